@@ -1,0 +1,1 @@
+"""Measures reward services on preference data."""

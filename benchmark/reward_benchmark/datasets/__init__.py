@@ -1,0 +1,1 @@
+"""Benchmarks and preference files, one file each."""

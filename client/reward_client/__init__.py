@@ -1,0 +1,56 @@
+"""Client of RewardServe: `RewardClient`, `AsyncRewardClient` and the errors they raise."""
+
+from reward_client.client import AsyncRewardClient, RewardClient
+from reward_client.errors import (
+    AuthenticationError,
+    BadRequestError,
+    DeadlineExceededError,
+    InputTooLongError,
+    ModelChangedError,
+    NonFiniteScoreError,
+    NotFoundError,
+    RewardServiceError,
+    ServerFailureError,
+    ServiceConnectionError,
+    ServiceStatusError,
+    ServiceTimeoutError,
+    ServiceUnavailableError,
+    UnexpectedResponseError,
+)
+from reward_client.schema import (
+    InfoResponse,
+    Message,
+    MessagesInput,
+    PromptInput,
+    RenderResponse,
+    ScoreResponse,
+    TextInput,
+    TokenIdsInput,
+)
+
+__all__ = [
+    "AsyncRewardClient",
+    "AuthenticationError",
+    "BadRequestError",
+    "DeadlineExceededError",
+    "InfoResponse",
+    "InputTooLongError",
+    "Message",
+    "MessagesInput",
+    "ModelChangedError",
+    "NonFiniteScoreError",
+    "NotFoundError",
+    "PromptInput",
+    "RenderResponse",
+    "RewardClient",
+    "RewardServiceError",
+    "ScoreResponse",
+    "ServerFailureError",
+    "ServiceConnectionError",
+    "ServiceStatusError",
+    "ServiceTimeoutError",
+    "ServiceUnavailableError",
+    "TextInput",
+    "TokenIdsInput",
+    "UnexpectedResponseError",
+]

@@ -1,0 +1,280 @@
+"""What the clients say to a service and how they read its answers, without any I/O.
+
+Each operation is written once, as a *plan*: a generator that yields the calls to make side by side
+and receives their answers. `client.py` drives the same plans synchronously and asynchronously.
+"""
+
+import random
+from collections.abc import Generator, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from typing import Any
+
+import httpx
+from pydantic import BaseModel, Field, ValidationError
+
+from reward_client.errors import (
+    BadRequestError,
+    ModelChangedError,
+    ServiceConnectionError,
+    ServiceStatusError,
+    ServiceTimeoutError,
+    ServiceUnavailableError,
+    UnexpectedResponseError,
+    exception_type,
+)
+from reward_client.schema import (
+    ErrorBody,
+    ErrorResponse,
+    HealthResponse,
+    InfoResponse,
+    Input,
+    Message,
+    PromptInput,
+    RenderRequest,
+    RenderResponse,
+    ScoreRequest,
+    ScoreResponse,
+    Timing,
+    Truncation,
+    Usage,
+    validation_error_body,
+)
+
+PARTS_IN_FLIGHT = 4
+"""Requests one `score_many` keeps open: enough to hide the network, too few to crowd others out."""
+
+MAX_RETRY_AFTER_SECONDS = 120.0
+RETRY_STATUSES = frozenset({429, 502, 503})
+
+Prompt = str | Sequence[Message | Mapping[str, str]]
+"""A user's text, or the messages before the completion."""
+Inputs = Iterable[Input | Mapping[str, Any]]
+"""Elements of `inputs`, as models or as plain dictionaries of the same fields."""
+
+
+class _Inputs(BaseModel):
+    """Any number of inputs, checked as a whole before they are sent in parts."""
+
+    inputs: list[Input] = Field(min_length=1)
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One HTTP request and the type of its answer."""
+
+    method: str
+    path: str
+    answer: type[BaseModel]
+    body: str | None = None
+
+
+# ---------------------------------------------------------------------------------------- plans
+
+
+def score_plan(
+    inputs: Sequence[Input],
+    *,
+    max_client_batch_size: int | None,
+    truncation: Truncation,
+    objectives: bool,
+    timeout_seconds: float | None,
+    priority: int,
+) -> Generator[Sequence[Call], Sequence[Any], ScoreResponse]:
+    """Score all inputs, in as many requests as the service's batch limit asks for.
+
+    Args:
+        max_client_batch_size: the limit where it is already known, else it is asked for.
+    """
+    if max_client_batch_size is None and len(inputs) > 1:
+        [info] = yield [Call("GET", "/info", InfoResponse)]
+        max_client_batch_size = info.limits.max_client_batch_size
+    size = max_client_batch_size or len(inputs)
+    calls = [
+        _post(
+            "/score",
+            ScoreRequest(
+                inputs=list(inputs[start : start + size]),
+                truncation=truncation,
+                objectives=objectives,
+                timeout_seconds=timeout_seconds,
+                priority=priority,
+            ),
+            ScoreResponse,
+        )
+        for start in range(0, len(inputs), size)
+    ]
+    parts: list[ScoreResponse] = []
+    for start in range(0, len(calls), PARTS_IN_FLIGHT):
+        parts += yield calls[start : start + PARTS_IN_FLIGHT]
+    return _joined(parts)
+
+
+def render_plan(
+    inputs: Sequence[Input], *, truncation: Truncation
+) -> Generator[Sequence[Call], Sequence[Any], RenderResponse]:
+    """Ask what would be scored."""
+    request = RenderRequest(inputs=list(inputs), truncation=truncation)
+    [answer] = yield [_post("/render", request, RenderResponse)]
+    assert isinstance(answer, RenderResponse)
+    return answer
+
+
+def info_plan() -> Generator[Sequence[Call], Sequence[Any], InfoResponse]:
+    """Ask which model is served and under which limits."""
+    [answer] = yield [Call("GET", "/info", InfoResponse)]
+    assert isinstance(answer, InfoResponse)
+    return answer
+
+
+READY_CALL = Call("GET", "/ready", HealthResponse)
+
+
+def checked_inputs(inputs: Inputs) -> list[Input]:
+    """Validate inputs before anything is sent.
+
+    Raises:
+        ValidationError: there are none, or one is none of the four forms.
+    """
+    plain = [dict(one) if isinstance(one, Mapping) else one for one in inputs]
+    return _Inputs.model_validate({"inputs": plain}).inputs
+
+
+def prompt_input(prompt: Prompt, completions: Sequence[str]) -> PromptInput:
+    """One group from Python values."""
+    if isinstance(completions, str):
+        raise TypeError("completions is a list of texts, not one text: pass [completion]")
+    return PromptInput(
+        prompt=prompt
+        if isinstance(prompt, str)
+        else [m if isinstance(m, Message) else Message(**m) for m in prompt],
+        completions=list(completions),
+    )
+
+
+def only_scores(response: ScoreResponse) -> list[float]:
+    """The scores of a response with one result.
+
+    Raises:
+        ServiceStatusError: a completion has no score; the error says which one and why.
+    """
+    [result] = response.results
+    for error in result.errors or ():
+        if error is not None:
+            raise exception_type(error.code, status=200)(error, status=200)
+    return [score for score in result.scores if score is not None]
+
+
+def _post(path: str, request: BaseModel, answer: type[BaseModel]) -> Call:
+    return Call("POST", path, answer, request.model_dump_json(exclude_defaults=True))
+
+
+def _joined(parts: Sequence[ScoreResponse]) -> ScoreResponse:
+    if len(parts) == 1:
+        return parts[0]
+    fingerprints = sorted({part.model.fingerprint for part in parts})
+    if len(fingerprints) > 1:
+        raise ModelChangedError(
+            f"one call was answered by different models (fingerprints {', '.join(fingerprints)}): "
+            "their scores cannot be compared; wait until all replicas serve the same model"
+        )
+    return ScoreResponse(
+        model=parts[0].model,
+        results=[result for part in parts for result in part.results],
+        usage=Usage(
+            **{f: sum(getattr(part.usage, f) for part in parts) for f in Usage.model_fields}
+        ),
+        timing=Timing(
+            **{f: sum(getattr(part.timing, f) for part in parts) for f in Timing.model_fields}
+        ),
+    )
+
+
+# -------------------------------------------------------------------------------------- answers
+
+
+def read_answer(call: Call, response: httpx.Response) -> Any:
+    """The typed answer of a call.
+
+    Raises:
+        ServiceStatusError: the service reported an error.
+        UnexpectedResponseError: the answer is not of RewardServe's wire contract.
+    """
+    if response.is_success:
+        try:
+            return call.answer.model_validate_json(response.content)
+        except ValidationError as error:
+            raise UnexpectedResponseError(
+                f"{response.url} answered {response.status_code} with something that is not a "
+                f"{call.answer.__name__} ({error.error_count()} differences): "
+                "is this a RewardServe service?"
+            ) from error
+    try:
+        body = ErrorResponse.model_validate_json(response.content).error
+    except ValidationError:
+        text = " ".join(response.text.split())[:200]
+        body = ErrorBody(code=f"http_{response.status_code}", message=text or "no message")
+    raise exception_type(body.code, status=response.status_code)(
+        body,
+        status=response.status_code,
+        request_id=response.headers.get("x-request-id"),
+        retry_after_seconds=_retry_after(response.headers.get("retry-after")),
+    )
+
+
+def connection_error(call: Call, base_url: str, error: httpx.HTTPError) -> ServiceConnectionError:
+    """Our error for one of httpx's."""
+    place = f"{call.method} {base_url}{call.path}"
+    if isinstance(error, httpx.ReadTimeout | httpx.WriteTimeout | httpx.PoolTimeout):
+        return ServiceTimeoutError(
+            f"{place}: no answer within the client's timeout ({type(error).__name__}); "
+            "raise timeout= if the work is large"
+        )
+    return ServiceConnectionError(
+        f"{place}: {error or type(error).__name__}; is the service running at this address?"
+    )
+
+
+def backoff(error: Exception) -> bool | float:
+    """Whether to try a failed call again: yes or no, or after how many seconds.
+
+    Scoring has no side effects, so anything that may pass is tried again. A timeout is not: the
+    service would compute the same long work twice.
+    """
+    if isinstance(error, ServiceTimeoutError):
+        return False
+    if isinstance(error, ServiceConnectionError):
+        return True
+    if isinstance(error, ServiceUnavailableError) or (
+        isinstance(error, ServiceStatusError) and error.status in RETRY_STATUSES
+    ):
+        if error.retry_after_seconds is None:
+            return True
+        # Callers refused together must not come back together.
+        wait = min(error.retry_after_seconds, MAX_RETRY_AFTER_SECONDS)
+        return wait * random.uniform(1.0, 1.25)
+    return False
+
+
+def not_ready(error: Exception) -> bool:
+    """Whether waiting for readiness should go on after this error."""
+    return isinstance(error, ServiceConnectionError | ServiceUnavailableError)
+
+
+def client_side_error(error: ValidationError) -> BadRequestError:
+    """A request that the service would refuse, refused before it is sent."""
+    return BadRequestError(validation_error_body(error), status=422)
+
+
+def _retry_after(value: str | None) -> float | None:
+    """Seconds from a `Retry-After` header, which holds seconds or a date."""
+    if value is None:
+        return None
+    try:
+        return max(0.0, float(value))
+    except ValueError:
+        try:
+            return max(0.0, (parsedate_to_datetime(value) - datetime.now(UTC)).total_seconds())
+        except (ValueError, TypeError):
+            return None

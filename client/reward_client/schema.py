@@ -1,0 +1,411 @@
+"""The wire contract: every request, response and error code that crosses HTTP.
+
+The one source of truth for service, client and benchmark; it knows nothing about any of them.
+Requests forbid unknown fields (a typo must not silently change a score); responses ignore them
+(a newer server may say more).
+"""
+
+from enum import StrEnum
+from typing import Annotated, Any, Literal, NamedTuple, Self
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Discriminator,
+    Field,
+    Tag,
+    ValidationError,
+    model_validator,
+)
+from pydantic_core import PydanticCustomError
+
+DEFAULT_PORT = 8000
+
+
+class ErrorCode(StrEnum):
+    """What went wrong, in one word that programs can branch on."""
+
+    INVALID_JSON = "invalid_json"
+    INVALID_REQUEST = "invalid_request"
+    UNAUTHORIZED = "unauthorized"
+    NOT_FOUND = "not_found"
+    METHOD_NOT_ALLOWED = "method_not_allowed"
+    REQUEST_TOO_LARGE = "request_too_large"
+    TOO_MANY_INPUTS = "too_many_inputs"
+    INPUT_TOO_LONG = "input_too_long"
+    TEMPLATE_FAILED = "template_failed"
+    INVALID_TOKEN_IDS = "invalid_token_ids"
+    NON_FINITE_SCORE = "non_finite_score"
+    INFERENCE_FAILED = "inference_failed"
+    INTERNAL_ERROR = "internal_error"
+    OVERLOADED = "overloaded"
+    NOT_READY = "not_ready"
+    DEADLINE_EXCEEDED = "deadline_exceeded"
+
+
+class ErrorRule(NamedTuple):
+    """How one error code travels."""
+
+    status: int
+    """HTTP status of a response whose error has this code."""
+    retryable: bool
+    """Whether the same request may succeed when it is sent again."""
+
+
+ERROR_RULES: dict[ErrorCode, ErrorRule] = {
+    ErrorCode.INVALID_JSON: ErrorRule(400, False),
+    ErrorCode.INVALID_REQUEST: ErrorRule(422, False),
+    ErrorCode.UNAUTHORIZED: ErrorRule(401, False),
+    ErrorCode.NOT_FOUND: ErrorRule(404, False),
+    ErrorCode.METHOD_NOT_ALLOWED: ErrorRule(405, False),
+    ErrorCode.REQUEST_TOO_LARGE: ErrorRule(413, False),
+    ErrorCode.TOO_MANY_INPUTS: ErrorRule(422, False),
+    ErrorCode.INPUT_TOO_LONG: ErrorRule(422, False),
+    ErrorCode.TEMPLATE_FAILED: ErrorRule(422, False),
+    ErrorCode.INVALID_TOKEN_IDS: ErrorRule(422, False),
+    # Normally reported beside the other completions' scores in a 200, see `ScoreResult.errors`.
+    ErrorCode.NON_FINITE_SCORE: ErrorRule(500, False),
+    ErrorCode.INFERENCE_FAILED: ErrorRule(500, False),
+    ErrorCode.INTERNAL_ERROR: ErrorRule(500, False),
+    # 503 is the one refusal that every trainer's client retries (429 ends a verl run).
+    ErrorCode.OVERLOADED: ErrorRule(503, True),
+    ErrorCode.NOT_READY: ErrorRule(503, True),
+    ErrorCode.DEADLINE_EXCEEDED: ErrorRule(504, False),
+}
+"""Code → how it travels; `reward_client.errors` adds the exceptions. A test proves both total."""
+
+
+class _Request(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+
+class _Response(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+
+# ---------------------------------------------------------------------------------------- inputs
+
+
+def _encodable(text: str) -> str:
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise PydanticCustomError(
+            "lone_surrogate",
+            "character {position} is a lone surrogate ({codepoint}), which is not text in any "
+            "encoding: repair or drop it",
+            {"position": error.start, "codepoint": f"U+{ord(text[error.start]):04X}"},
+        ) from None
+    return text
+
+
+Text = Annotated[str, AfterValidator(_encodable)]
+"""Any Unicode text, NUL included; only lone surrogates are refused."""
+
+
+class Message(_Request):
+    """One turn of a conversation."""
+
+    role: Text = Field(min_length=1)
+    """`user`, `assistant`, `system` or whatever else the model's chat template knows."""
+    content: Text
+
+
+class PromptInput(_Request):
+    """One prompt with the completions to judge: a group."""
+
+    prompt: Text | Annotated[list[Message], Field(min_length=1)]
+    """The user's text, or all messages before the completion."""
+    completions: list[Text] = Field(min_length=1)
+    """Assistant texts; an empty text is a completion like any other."""
+
+
+class MessagesInput(_Request):
+    """A whole conversation; its last message is the completion."""
+
+    messages: list[Message] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _ends_with_assistant(self) -> Self:
+        if (role := self.messages[-1].role) != "assistant":
+            raise PydanticCustomError(
+                "last_message_not_assistant",
+                "the last message is the completion and must have role 'assistant', not '{role}'",
+                {"role": role},
+            )
+        return self
+
+
+class TextInput(_Request):
+    """A text in which the chat template has already been applied."""
+
+    text: Text = Field(min_length=1)
+
+
+class TokenIdsInput(_Request):
+    """Token ids exactly as the model should see them; nothing is added."""
+
+    token_ids: list[int] = Field(min_length=1)
+    completion_start: int | None = Field(default=None, ge=0)
+    """Index of the completion's first token, where the caller knows it."""
+
+    @model_validator(mode="after")
+    def _starts_inside(self) -> Self:
+        if self.completion_start is not None and self.completion_start > len(self.token_ids):
+            raise PydanticCustomError(
+                "completion_start_out_of_range",
+                "completion_start is {start}, but there are only {count} token ids",
+                {"start": self.completion_start, "count": len(self.token_ids)},
+            )
+        return self
+
+
+_INPUT_FORMS = {
+    "completions": "PromptInput",
+    "prompt": "PromptInput",
+    "messages": "MessagesInput",
+    "text": "TextInput",
+    "token_ids": "TokenIdsInput",
+}
+"""Field that gives an input's form away → the form."""
+
+
+def _input_form(value: Any) -> str | None:
+    fields = value if isinstance(value, dict) else getattr(value, "__dict__", {})
+    return next((form for field, form in _INPUT_FORMS.items() if field in fields), None)
+
+
+Input = Annotated[
+    Annotated[PromptInput, Tag("PromptInput")]
+    | Annotated[MessagesInput, Tag("MessagesInput")]
+    | Annotated[TextInput, Tag("TextInput")]
+    | Annotated[TokenIdsInput, Tag("TokenIdsInput")],
+    Discriminator(
+        _input_form,
+        custom_error_type="unknown_input_form",
+        custom_error_message=(
+            "an input is one of {prompt, completions}, {messages}, {text} "
+            "or {token_ids, completion_start?}"
+        ),
+    ),
+]
+"""One element of `inputs`: a `PromptInput`, `MessagesInput`, `TextInput` or `TokenIdsInput`."""
+
+Truncation = Literal["error", "prompt_start"]
+"""What to do with an input over the limit: refuse it, or drop the start of its prompt."""
+
+# ------------------------------------------------------------------------------------- requests
+
+_VLLM_SCORE_FIELDS = ("queries", "documents", "text_1", "text_2", "data_1", "data_2")
+
+
+class _InputsRequest(_Request):
+    inputs: list[Input] = Field(min_length=1)
+    truncation: Truncation = "error"
+
+    @model_validator(mode="before")
+    @classmethod
+    def _names_foreign_shapes(cls, data: Any) -> Any:
+        if isinstance(data, dict) and "inputs" not in data:
+            foreign = [field for field in _VLLM_SCORE_FIELDS if field in data]
+            if foreign:
+                raise PydanticCustomError(
+                    "foreign_shape",
+                    "this is the body of vLLM's /score ({fields}), which compares pairs of texts; "
+                    "here a reward model scores completions: send "
+                    '{{"inputs": [{{"prompt": …, "completions": […]}}]}}',
+                    {"fields": ", ".join(foreign)},
+                )
+        return data
+
+
+class ScoreRequest(_InputsRequest):
+    """Body of `POST /score`."""
+
+    objectives: bool = False
+    """Also return every label of a model with several."""
+    token_scores: Literal[False] = False
+    """Reserved for a score at every token; this version answers `false` only."""
+    timeout_seconds: float | None = Field(default=None, gt=0)
+    """Give up after this long; the server's `request_timeout_seconds` is the upper bound."""
+    priority: int = Field(default=0, ge=-100, le=100)
+    """Requests with a higher priority are computed first."""
+
+
+class RenderRequest(_InputsRequest):
+    """Body of `POST /render`."""
+
+
+# ------------------------------------------------------------------------------------ responses
+
+
+class ErrorBody(_Response):
+    """One error, wherever it is reported."""
+
+    code: ErrorCode | str
+    """An `ErrorCode`; a plain string when a newer server sends one this client does not know."""
+    message: str
+    input_index: int | None = None
+    completion_index: int | None = None
+    limit: float | None = None
+    """The limit that was exceeded, in the unit that `message` names."""
+
+
+class ErrorResponse(_Response):
+    """Body of every response that is not a success."""
+
+    error: ErrorBody
+
+
+def validation_error_body(error: ValidationError) -> ErrorBody:
+    """The first thing wrong with a request, as the error that the wire contract knows."""
+    first = error.errors(include_url=False)[0]
+    # Union tags and validator names are pydantic's, not places in the caller's document.
+    place = [
+        part
+        for part in first["loc"]
+        if isinstance(part, int) or not (part in _INPUT_FORMS.values() or "[" in part)
+    ]
+    path = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in place)
+    value = first["input"]
+    shown = f" (got {value!r})" if isinstance(value, int | float | None) else ""
+    if isinstance(value, str) and len(value) <= 40 and first["type"] != "lone_surrogate":
+        shown = f" (got {value!r})"
+    return ErrorBody(
+        code=ErrorCode.INVALID_REQUEST,
+        message=f"{path.lstrip('.') or 'body'}: {first['msg']}{shown}",
+        input_index=_index_after(place, "inputs"),
+        completion_index=_index_after(place, "completions"),
+    )
+
+
+def _index_after(place: list[int | str], name: str) -> int | None:
+    if name not in place[:-1]:
+        return None
+    following = place[place.index(name) + 1]
+    return following if isinstance(following, int) else None
+
+
+class ModelIdentity(_Response):
+    """Which model gave an answer."""
+
+    id: str
+    revision: str | None
+    kind: str
+    dtype: str
+    fingerprint: str
+    """Two equal fingerprints promise equal scores."""
+
+
+class ScoreResult(_Response):
+    """Scores of one input; every list is aligned with its completions."""
+
+    scores: list[float | None]
+    """Raw model output, never squashed; `None` only where `errors` says why."""
+    num_tokens: list[int]
+    """Tokens of prompt and completion as the model saw them, after truncation."""
+    truncated_tokens: list[int]
+    """Tokens dropped from the start of the prompt."""
+    token_scores: None = None
+    """Reserved, see `ScoreRequest.token_scores`."""
+    objectives: list[dict[str, float] | None] | None = None
+    """Every label's raw output, by label name."""
+    errors: list[ErrorBody | None] | None = None
+    """Why a completion has no score; `None` when all have one."""
+
+
+class Usage(_Response):
+    """What a request cost, in tokens."""
+
+    input_tokens: int
+    """Tokens of all sequences, shared prompts counted once per completion."""
+    computed_tokens: int
+    """Tokens that went through the model for this request, padding included."""
+
+
+class Timing(_Response):
+    """Where a request's time went."""
+
+    encoding_seconds: float
+    queue_seconds: float
+    inference_seconds: float
+    total_seconds: float
+
+
+class ScoreResponse(_Response):
+    """Answer of `POST /score`: one result per input, in order."""
+
+    model: ModelIdentity
+    results: list[ScoreResult]
+    usage: Usage
+    timing: Timing
+
+
+class RenderedCompletion(_Response):
+    """One sequence as the model would see it."""
+
+    text: str
+    token_ids: list[int]
+    tokens: list[str]
+    """Each token as the vocabulary spells it."""
+    read_position: int
+    """Index of the token at which the score is read."""
+    completion_start: int | None
+    """Index of the completion's first token, `None` where it is not known."""
+    truncated_tokens: int
+    warnings: list[str]
+
+
+class RenderResponse(_Response):
+    """Answer of `POST /render`: per input one rendering per completion."""
+
+    model: ModelIdentity
+    results: list[list[RenderedCompletion]]
+
+
+class Limits(_Response):
+    """The effective limits of a running service."""
+
+    max_input_tokens: int
+    max_batch_tokens: int
+    max_client_batch_size: int
+    max_queue_tokens: int
+    max_concurrent_requests: int
+    max_request_bytes: int
+    request_timeout_seconds: float
+
+
+class TemplateInfo(_Response):
+    """The chat template in force."""
+
+    source: str
+    """`tokenizer`, `inline`, a built-in name or a file name."""
+    sha256: str
+    special_tokens: Literal["template", "tokenizer"]
+    """Who writes BOS and the like: the template itself, or the tokenizer around it."""
+
+
+class InfoResponse(_Response):
+    """Answer of `GET /info`."""
+
+    model: ModelIdentity
+    architecture: str
+    device: str
+    labels: list[str]
+    """The model's outputs."""
+    score_label: str
+    """The output that is the score."""
+    capabilities: list[str]
+    """Routes that this model answers."""
+    runner: str
+    """How sequences reach the model: `padded`, or `alone` where the start-up proof failed."""
+    template: TemplateInfo
+    limits: Limits
+    versions: dict[str, str]
+
+
+class HealthResponse(_Response):
+    """Answer of `GET /health` and `GET /ready`."""
+
+    status: str
