@@ -39,7 +39,7 @@ from reward_client.schema import (
     Timing,
     Truncation,
     Usage,
-    validation_error_body,
+    first_validation_error,
 )
 
 PARTS_IN_FLIGHT = 4
@@ -264,7 +264,8 @@ def not_ready(error: Exception) -> bool:
 
 def client_side_error(error: ValidationError) -> BadRequestError:
     """A request that the service would refuse, refused before it is sent."""
-    return BadRequestError(validation_error_body(error), status=422)
+    body = first_validation_error(error.errors(include_url=False))
+    return BadRequestError(body, status=422)
 
 
 def _retry_after(value: str | None) -> float | None:

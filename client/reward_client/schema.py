@@ -5,6 +5,7 @@ Requests forbid unknown fields (a typo must not silently change a score); respon
 (a newer server may say more).
 """
 
+from collections.abc import Mapping, Sequence
 from enum import StrEnum
 from typing import Annotated, Any, Literal, NamedTuple, Self
 
@@ -15,7 +16,6 @@ from pydantic import (
     Discriminator,
     Field,
     Tag,
-    ValidationError,
     model_validator,
 )
 from pydantic_core import PydanticCustomError
@@ -258,9 +258,9 @@ class ErrorResponse(_Response):
     error: ErrorBody
 
 
-def validation_error_body(error: ValidationError) -> ErrorBody:
-    """The first thing wrong with a request, as the error that the wire contract knows."""
-    first = error.errors(include_url=False)[0]
+def first_validation_error(errors: Sequence[Mapping[str, Any]]) -> ErrorBody:
+    """The first of pydantic's errors about a request, as the error that the wire contract knows."""
+    first = errors[0]
     # Union tags and validator names are pydantic's, not places in the caller's document.
     place = [
         part
@@ -349,8 +349,8 @@ class RenderedCompletion(_Response):
     token_ids: list[int]
     tokens: list[str]
     """Each token as the vocabulary spells it."""
-    read_position: int
-    """Index of the token at which the score is read."""
+    read_position: int | None
+    """Index of the token at which the score is read; `None` where the model pools by itself."""
     completion_start: int | None
     """Index of the completion's first token, `None` where it is not known."""
     truncated_tokens: int

@@ -1,0 +1,143 @@
+"""Finds a checkpoint: the debug model, a folder or a hub id; knows nothing of its layers."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from huggingface_hub import constants, snapshot_download
+from huggingface_hub.errors import (
+    GatedRepoError,
+    HfHubHTTPError,
+    HFValidationError,
+    LocalEntryNotFoundError,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
+
+from reward_service.debug_model import DEBUG_MODEL_ID, cached_debug_model
+from reward_service.errors import StartupError
+
+_TEXT_FILES = ("*.json", "*.jinja", "*.txt", "*.model", "*.tiktoken")
+_TOKENIZER_FILES = ("*token*", "*vocab*", "merges.txt", "*.jinja", "*.model", "config.json")
+_PICKLE_WEIGHTS = ("*.bin", "*.pt", "*.pth")
+_IGNORED = ("*/*", "consolidated*", "optimizer*", "training_args*")
+"""Sub-folders (onnx, original, …) and files that hold the weights a second time."""
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """A model's files on this machine."""
+
+    model_id: str
+    folder: Path
+    revision: str | None
+    """The hub's commit; `None` for a folder of one's own."""
+
+
+def find_checkpoint(
+    model_id: str, *, revision: str | None, allow_pickle: bool, trust_remote_code: bool
+) -> Checkpoint:
+    """The checkpoint with its weights, downloaded when it is a hub id.
+
+    Raises:
+        StartupError: there is no such model, or it may not be read.
+    """
+    weights = ["*.safetensors", *(_PICKLE_WEIGHTS if allow_pickle else ())]
+    code = ["*.py"] if trust_remote_code else []
+    found = _find(model_id, revision=revision, patterns=[*_TEXT_FILES, *weights, *code])
+    _check_files(found, allow_pickle=allow_pickle)
+    return found
+
+
+def find_tokenizer(tokenizer_id: str) -> Checkpoint:
+    """A tokenizer's files alone.
+
+    Raises:
+        StartupError: there is no such tokenizer, or it may not be read.
+    """
+    return _find(tokenizer_id, revision=None, patterns=list(_TOKENIZER_FILES))
+
+
+def _find(model_id: str, *, revision: str | None, patterns: list[str]) -> Checkpoint:
+    if model_id == DEBUG_MODEL_ID:
+        return Checkpoint(model_id, cached_debug_model(), revision=None)
+    folder = Path(model_id).expanduser()
+    if folder.is_dir():
+        if revision is not None:
+            raise StartupError(
+                f"--revision {revision} goes with a hub id, but {model_id} is a folder"
+            )
+        return Checkpoint(model_id, folder, revision=None)
+    if folder.exists():
+        raise StartupError(f"{model_id} is a file: pass the folder that holds config.json")
+    if model_id.startswith((".", "/", "~")):
+        raise StartupError(f"there is no folder {model_id}: check --model-id")
+    snapshot = _download(model_id, revision=revision, patterns=patterns)
+    return Checkpoint(model_id, snapshot, revision=snapshot.name)
+
+
+def _download(model_id: str, *, revision: str | None, patterns: list[str]) -> Path:
+    at = f" at revision {revision}" if revision else ""
+    try:
+        return Path(
+            snapshot_download(
+                model_id, revision=revision, allow_patterns=patterns, ignore_patterns=[*_IGNORED]
+            )
+        )
+    except GatedRepoError as error:
+        raise StartupError(
+            f"model {model_id} is gated: accept its terms on its hub page, "
+            "then set HF_TOKEN to a token of that account"
+        ) from error
+    except RevisionNotFoundError as error:
+        raise StartupError(f"model {model_id} has no revision {revision}") from error
+    except RepositoryNotFoundError as error:
+        raise StartupError(
+            f"the hub has no model {model_id} that this token may read: "
+            "check the spelling, and set HF_TOKEN if it is private"
+        ) from error
+    except HFValidationError as error:
+        raise StartupError(
+            f"{model_id!r} is neither a folder here nor a hub id like name/model: check --model-id"
+        ) from error
+    except LocalEntryNotFoundError as error:
+        reason = (
+            "HF_HUB_OFFLINE is set: unset it once to download the model, or pass a folder"
+            if constants.is_offline_mode()
+            else "the hub cannot be reached: check the network, or pass a folder"
+        )
+        raise StartupError(
+            f"model {model_id}{at} is not in the local cache and {reason}"
+        ) from error
+    except HfHubHTTPError as error:
+        raise StartupError(f"the hub refused model {model_id}{at}: {_line(error)}") from error
+    except OSError as error:
+        raise StartupError(f"model {model_id}{at} cannot be downloaded: {_line(error)}") from error
+
+
+def _check_files(checkpoint: Checkpoint, *, allow_pickle: bool) -> None:
+    folder = checkpoint.folder
+    try:
+        names = sorted(path.name for path in folder.iterdir())
+        readable = os.access(folder / "config.json", os.R_OK) or "config.json" not in names
+    except PermissionError as error:
+        raise StartupError(f"{folder} cannot be read: {error.strerror}") from error
+    if "config.json" not in names:
+        raise StartupError(f"{folder} has no config.json: it is not a transformers checkpoint")
+    if not readable:
+        raise StartupError(f"{folder}/config.json cannot be read: check its permissions")
+    if any(name.endswith(".safetensors") for name in names):
+        return
+    if any(name.endswith((".bin", ".pt", ".pth")) for name in names):
+        if allow_pickle:
+            return
+        raise StartupError(
+            f"{checkpoint.model_id} has only pickle weights, which can run code when they are "
+            "loaded: convert them to safetensors, or pass --allow-pickle if you trust their author"
+        )
+    remedy = "" if checkpoint.revision is None else " (or only pickle ones: see --allow-pickle)"
+    raise StartupError(f"{checkpoint.model_id} has no *.safetensors weights{remedy}")
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split())

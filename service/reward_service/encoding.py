@@ -1,0 +1,355 @@
+"""Turns conversations into token sequences: template, tokens, completion boundary, truncation.
+
+Blocking and not thread-safe (a fast tokenizer must not be used from two threads): the engine calls
+it from one thread of its own. It knows nothing about HTTP and nothing about the model's layers.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Literal
+
+import jinja2
+
+from reward_service.chat_template import ChatTemplate
+from reward_service.errors import (
+    InputTooLongError,
+    InvalidTokenIdsError,
+    ServiceError,
+    StartupError,
+    TemplateFailedError,
+)
+from reward_service.sequences import SequenceGroup, TokenSequence
+
+MAX_CHARACTERS_PER_TOKEN = 250
+"""A text longer than this for every token of the limit is refused before it is tokenised."""
+
+PINNED_DATE = datetime(2024, 7, 26)
+"""What a template that asks for today's date is told (the date Llama's templates fall back to):
+the same conversation must have the same score tomorrow."""
+
+# Survives templates that strip or inspect their messages, and no tokenizer normalises it away
+# because it is only searched for in the rendered text.
+_MARKER = "\ue000completion\ue000"
+
+_TEMPLATE_FAILURES = (jinja2.TemplateError, TypeError, ValueError, AttributeError, LookupError)
+"""A chat template is a program of the checkpoint's: these are the ways it says no."""
+
+Truncation = Literal["error", "prompt_start"]
+
+
+@dataclass(frozen=True, slots=True)
+class Conversation:
+    """A prompt with its completions, to be put through the chat template."""
+
+    prompt: Sequence[Mapping[str, str]]
+    """Messages (role, content) before the completion."""
+    completions: Sequence[str]
+
+
+@dataclass(frozen=True, slots=True)
+class RenderedText:
+    """A text in which the template has already been applied."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class GivenTokens:
+    """Token ids exactly as the model should see them."""
+
+    token_ids: Sequence[int]
+    completion_start: int | None = None
+
+
+EncoderInput = Conversation | RenderedText | GivenTokens
+
+
+@dataclass(frozen=True, slots=True)
+class Rendering:
+    """One sequence as the model would see it, for people to check."""
+
+    text: str
+    tokens: list[str]
+    sequence: TokenSequence
+    warnings: list[str]
+
+
+@dataclass(slots=True)
+class _Draft:
+    """A sequence on its way from text to tokens."""
+
+    text: str
+    completion_character: int | None = None
+    token_ids: list[int] = field(default_factory=list)
+    completion_start: int | None = None
+    warnings: list[str] = field(default_factory=list)
+
+
+class Encoder:
+    """Encodes for one tokenizer and one template.
+
+    Args:
+        tokenizer: a transformers tokenizer.
+        template: the chat template in force.
+        max_input_tokens: longest sequence, special tokens included.
+        vocabulary_size: rows of the model's embedding; ids must lie below.
+        reads_first_token: the model is an encoder, whose head needs the tokenizer's CLS.
+
+    Raises:
+        StartupError: the template cannot render even one plain question and answer.
+    """
+
+    def __init__(
+        self,
+        tokenizer: Any,
+        template: ChatTemplate,
+        *,
+        max_input_tokens: int,
+        vocabulary_size: int,
+        reads_first_token: bool = False,
+    ) -> None:
+        self.template = template
+        self.max_input_tokens = max_input_tokens
+        self._tokenizer = tokenizer
+        self._vocabulary_size = vocabulary_size
+        ids_of_nothing = tokenizer("").input_ids
+        self._leading_special = {
+            token_id
+            for token_id in (tokenizer.bos_token_id, tokenizer.cls_token_id, *ids_of_nothing[:1])
+            if token_id is not None
+        }
+        self._tokenizer_leads = bool(ids_of_nothing) and ids_of_nothing[0] in self._leading_special
+        self.special_tokens: Literal["template", "tokenizer"] = "template"
+        self.start_warnings: list[str] = []
+        template_leads = self._template_writes_leading_token()
+        if not template_leads and (template.is_built_in or reads_first_token):
+            self.special_tokens = "tokenizer"
+        elif not template_leads and self._tokenizer_leads:
+            self.start_warnings.append(
+                "the chat template writes no BOS although this tokenizer adds one to plain text: "
+                "the sequence starts without it"
+            )
+        if "strftime_now" in template.text:
+            self.start_warnings.append(
+                "the chat template asks for today's date: it is told "
+                f"{PINNED_DATE:%d %b %Y} always, so that scores do not change overnight"
+            )
+
+    def encode(
+        self, inputs: Sequence[EncoderInput], *, truncation: Truncation
+    ) -> list[SequenceGroup]:
+        """One group per input, in order.
+
+        Raises:
+            ServiceError: the first input that cannot be encoded, with its index.
+        """
+        return [
+            _group([self._sequence(draft, truncation, i, j) for j, draft in enumerate(drafts)])
+            for i, drafts in enumerate(self._drafts(inputs))
+        ]
+
+    def render(
+        self, inputs: Sequence[EncoderInput], *, truncation: Truncation
+    ) -> list[list[Rendering]]:
+        """What `encode` makes of each completion, with text, token strings and warnings.
+
+        Raises:
+            ServiceError: as `encode`.
+        """
+        return [
+            [
+                self._rendering(draft, self._sequence(draft, truncation, i, j))
+                for j, draft in enumerate(drafts)
+            ]
+            for i, drafts in enumerate(self._drafts(inputs))
+        ]
+
+    def state(self) -> str:
+        """Everything about tokenizer and template that token ids depend on, as text."""
+        backend = getattr(self._tokenizer, "backend_tokenizer", None)
+        vocabulary = backend.to_str() if backend else sorted(self._tokenizer.get_vocab().items())
+        special = sorted((k, str(v)) for k, v in self._tokenizer.special_tokens_map.items())
+        return "\n".join(map(str, (vocabulary, special, self.template.text, self.special_tokens)))
+
+    # ------------------------------------------------------------------- from input to draft
+
+    def _drafts(self, inputs: Sequence[EncoderInput]) -> list[list[_Draft]]:
+        drafts: list[list[_Draft]] = []
+        for index, one in enumerate(inputs):
+            try:
+                drafts.append(self._drafts_of(one))
+            except ServiceError as error:
+                raise error.at(input_index=index) from error.__cause__
+        self._tokenize([draft for group in drafts for draft in group if not draft.token_ids])
+        return drafts
+
+    def _drafts_of(self, one: EncoderInput) -> list[_Draft]:
+        match one:
+            case Conversation():
+                return self._conversation(one)
+            case RenderedText():
+                self._check_characters(one.text, completion_index=0)
+                return [_Draft(one.text)]
+            case GivenTokens():
+                return [
+                    _Draft("", token_ids=[*one.token_ids], completion_start=one.completion_start)
+                ]
+
+    def _conversation(self, conversation: Conversation) -> list[_Draft]:
+        prompt = [dict(message) for message in conversation.prompt]
+        marked = self._apply_template(prompt, _MARKER)
+        start = marked.find(_MARKER)
+        drafts = []
+        for index, completion in enumerate(conversation.completions):
+            text = self._apply_template(prompt, completion)
+            self._check_characters(text, completion_index=index)
+            # A template may look into the completion and write something else before it.
+            found = start >= 0 and text.startswith(marked[:start])
+            draft = _Draft(text, start if found else None, warnings=[*self.start_warnings])
+            if not found:
+                draft.warnings.append("where the completion starts in this text is not known")
+            drafts.append(draft)
+        return drafts
+
+    def _apply_template(self, prompt: list[dict[str, str]], completion: str) -> str:
+        messages = [*prompt, {"role": "assistant", "content": completion}]
+        try:
+            rendered = self._tokenizer.apply_chat_template(
+                messages,
+                chat_template=self.template.text,
+                tokenize=False,
+                strftime_now=PINNED_DATE.strftime,
+            )
+        except _TEMPLATE_FAILURES as error:
+            roles = ", ".join(message["role"] for message in messages)
+            raise TemplateFailedError(
+                f"the model's chat template refuses this conversation (roles: {roles}): {error}"
+            ) from error
+        return str(rendered)
+
+    def _check_characters(self, text: str, *, completion_index: int) -> None:
+        if len(text) > MAX_CHARACTERS_PER_TOKEN * self.max_input_tokens:
+            raise InputTooLongError(
+                f"a text of {len(text):,} characters cannot fit in {self.max_input_tokens:,} "
+                f"tokens (over {MAX_CHARACTERS_PER_TOKEN} characters for each): shorten it",
+                completion_index=completion_index,
+                limit=self.max_input_tokens,
+            )
+
+    # ------------------------------------------------------------------ from draft to sequence
+
+    def _tokenize(self, drafts: list[_Draft]) -> None:
+        """Fill in token ids, in one call: the tokenizer works on the texts in parallel."""
+        if not drafts:
+            return
+        encoded = self._tokenizer(
+            [draft.text for draft in drafts],
+            add_special_tokens=self.special_tokens == "tokenizer",
+            return_attention_mask=False,
+            return_token_type_ids=False,
+            verbose=False,
+        )
+        for index, draft in enumerate(drafts):
+            draft.token_ids = encoded["input_ids"][index]
+            if draft.completion_character is not None and self._tokenizer.is_fast:
+                draft.completion_start = _token_at(
+                    encoded.encodings[index], draft.completion_character, len(draft.text)
+                )
+            self._drop_second_leading_token(draft)
+
+    def _drop_second_leading_token(self, draft: _Draft) -> None:
+        ids = draft.token_ids
+        if len(ids) > 1 and ids[0] == ids[1] and ids[0] in self._leading_special:
+            draft.token_ids = ids[1:]
+            if draft.completion_start:
+                draft.completion_start -= 1
+            draft.warnings.append("the text started with two BOS tokens: one was dropped")
+
+    def _sequence(
+        self, draft: _Draft, truncation: Truncation, input_index: int, completion_index: int
+    ) -> TokenSequence:
+        try:
+            self._check_ids(draft)
+            return self._fitted(draft, truncation)
+        except ServiceError as error:
+            raise error.at(input_index=input_index, completion_index=completion_index) from None
+
+    def _check_ids(self, draft: _Draft) -> None:
+        if not draft.token_ids:
+            raise InvalidTokenIdsError("the text has no tokens, so there is nothing to read")
+        low, high = min(draft.token_ids), max(draft.token_ids)
+        if low < 0 or high >= self._vocabulary_size:
+            raise InvalidTokenIdsError(
+                f"token id {low if low < 0 else high} is outside the model's vocabulary "
+                f"(0 to {self._vocabulary_size - 1})",
+                limit=self._vocabulary_size - 1,
+            )
+
+    def _fitted(self, draft: _Draft, truncation: Truncation) -> TokenSequence:
+        """The sequence, shortened at the start of its prompt where that is needed and allowed."""
+        ids, start = draft.token_ids, draft.completion_start
+        excess = len(ids) - self.max_input_tokens
+        if excess <= 0:
+            return TokenSequence(ids, start)
+        if truncation == "error":
+            raise InputTooLongError(
+                f"{len(ids):,} tokens exceed max_input_tokens={self.max_input_tokens:,}: shorten "
+                'the input, or send "truncation": "prompt_start" to drop the start of its prompt',
+                limit=self.max_input_tokens,
+            )
+        # BOS (or CLS) is not part of the prompt: models fall apart without it.
+        kept = 1 if ids[0] in self._leading_special else 0
+        droppable = (len(ids) - 1 if start is None else start) - kept
+        if excess > droppable:
+            raise InputTooLongError(
+                f"the completion alone exceeds max_input_tokens={self.max_input_tokens:,} "
+                f"({len(ids):,} tokens, of which {droppable:,} are prompt): "
+                "a completion is never truncated, shorten it",
+                limit=self.max_input_tokens,
+            )
+        return TokenSequence(
+            ids[:kept] + ids[kept + excess :],
+            None if start is None else start - excess,
+            truncated_tokens=excess,
+        )
+
+    def _rendering(self, draft: _Draft, sequence: TokenSequence) -> Rendering:
+        return Rendering(
+            text=draft.text or self._tokenizer.decode(sequence.token_ids),
+            tokens=self._tokenizer.convert_ids_to_tokens(list(sequence.token_ids)),
+            sequence=sequence,
+            warnings=draft.warnings,
+        )
+
+    def _template_writes_leading_token(self) -> bool:
+        try:
+            text = self._apply_template([{"role": "user", "content": "Hi"}], "Hello")
+        except TemplateFailedError as error:
+            raise StartupError(
+                f"the chat template ({self.template.source}) cannot render a question and an "
+                f"answer: {error.__cause__}"
+            ) from error
+        ids = self._tokenizer(text, add_special_tokens=False).input_ids
+        return bool(ids) and ids[0] in self._leading_special
+
+
+def _token_at(encoding: Any, character: int, end: int) -> int:
+    """Index of the first token that covers a character at or after `character`."""
+    for position in range(character, end):
+        token = encoding.char_to_token(position)
+        if token is not None:
+            return int(token)
+    return len(encoding)
+
+
+def _group(sequences: list[TokenSequence]) -> SequenceGroup:
+    # All lists lie between the smallest and the largest one, so what these two share, all share.
+    first = min(sequence.token_ids for sequence in sequences)
+    last = max(sequence.token_ids for sequence in sequences)
+    shared = 0
+    for one, other in zip(first, last, strict=False):
+        if one != other:
+            break
+        shared += 1
+    return SequenceGroup(tuple(sequences), shared_tokens=shared)

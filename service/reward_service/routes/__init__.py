@@ -1,0 +1,1 @@
+"""HTTP routes: the native ones, and one thin file for each foreign protocol."""

@@ -1,0 +1,31 @@
+"""The unit of work: token sequences, in groups that share a prompt."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class TokenSequence:
+    """One completion with its prompt, as the model sees it."""
+
+    token_ids: list[int]
+    completion_start: int | None
+    """Index of the completion's first token, `None` where it is not known."""
+    truncated_tokens: int = 0
+    """Tokens dropped from the start of the prompt."""
+
+    def __len__(self) -> int:
+        return len(self.token_ids)
+
+
+@dataclass(frozen=True, slots=True)
+class SequenceGroup:
+    """Sequences of one input: the completions of one prompt."""
+
+    sequences: tuple[TokenSequence, ...]
+    shared_tokens: int
+    """All sequences begin with the same this many tokens: their prompt, known without looking."""
+
+    @property
+    def input_tokens(self) -> int:
+        """Tokens of all sequences, the shared ones counted once per sequence."""
+        return sum(map(len, self.sequences))

@@ -1,0 +1,75 @@
+"""Runs the application under uvicorn: logging, signals, drain."""
+
+import logging
+import signal
+import socket
+import sys
+from types import FrameType
+from urllib.parse import urlunsplit
+
+import uvicorn
+from pythonjsonlogger.json import JsonFormatter
+
+from reward_service.app import create_app
+from reward_service.settings import Settings
+
+logger = logging.getLogger(__name__)
+
+KEEP_ALIVE_SECONDS = 75
+"""Longer than clients keep an idle connection, so that none is closed under a new request."""
+
+
+class DrainingServer(uvicorn.Server):
+    """A server that stops being ready at the signal, before it stops listening."""
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """See `uvicorn.Server`; called by the signal handler."""
+        logger.info("draining", extra={"signal": signal.Signals(sig).name})
+        self.config.app.state.service.drain()  # type: ignore[union-attr]
+        super().handle_exit(sig, frame)
+
+
+def serve(settings: Settings, listening: socket.socket) -> Exception | None:
+    """Serve until a signal or a failure; returns what went wrong, if anything did."""
+    _configure_logging(settings.log_level)
+    failures: list[Exception] = []
+
+    def on_failure(error: Exception) -> None:
+        failures.append(error)
+        server.should_exit = True
+
+    app = create_app(settings, on_failure=on_failure)
+    server = DrainingServer(
+        uvicorn.Config(
+            app,
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            timeout_keep_alive=KEEP_ALIVE_SECONDS,
+            timeout_graceful_shutdown=max(1, round(settings.drain_seconds)),
+        )
+    )
+    # uvicorn sends a signal it handled to itself once more at the end. A drain that answered
+    # everyone is a success, so that second one must not kill the process.
+    for sig in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(sig, lambda *_: None)
+    host, port = listening.getsockname()[:2]
+    place = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    logger.info("listening", extra={"url": urlunsplit(("http", place, "", "", ""))})
+    server.run(sockets=[listening])
+    return failures[0] if failures else None
+
+
+def _configure_logging(level: str) -> None:
+    """One JSON line per event on stderr."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(
+        JsonFormatter(
+            ["levelname", "name", "message"],
+            rename_fields={"levelname": "level", "name": "logger", "message": "event"},
+            timestamp="time",
+        )
+    )
+    logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
+    for noisy in ("httpx", "uvicorn.error", "stamina"):
+        logging.getLogger(noisy).setLevel(max(logging.WARNING, getattr(logging, level.upper())))

@@ -1,0 +1,145 @@
+"""What the routes work with: the loaded model and its engine, or the reason there is none yet."""
+
+import asyncio
+import logging
+import time
+
+from reward_client.schema import Limits, ModelIdentity
+from reward_service.engine import Engine
+from reward_service.errors import NotReadyError, StartupError
+from reward_service.loading import LoadedModel, load_model
+from reward_service.metrics import Metrics
+from reward_service.scheduler import Scheduler
+from reward_service.settings import Settings
+
+logger = logging.getLogger(__name__)
+
+
+class Service:
+    """One model on one machine, from loading to draining."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.metrics = Metrics()
+        self.failure: Exception | None = None
+        """Why the service must end, once it must."""
+        self._loaded: LoadedModel | None = None
+        self._engine: Engine | None = None
+        self._is_draining = False
+
+    async def run(self) -> None:
+        """Load the model and compute until `stop`; returns early only with `failure` set."""
+        started = time.monotonic()
+        try:
+            loaded = await asyncio.to_thread(load_model, self.settings)
+        except StartupError as error:
+            self.failure = error
+            return
+        self._loaded = loaded
+        self._engine = Engine(
+            loaded.encoder,
+            loaded.runner,
+            Scheduler(
+                max_batch_tokens=loaded.max_batch_tokens,
+                max_queue_tokens=self.settings.max_queue_tokens,
+            ),
+            max_concurrent_requests=self.settings.max_concurrent_requests,
+            observer=self.metrics,
+        )
+        self.metrics.set_model(
+            {
+                "model_id": loaded.model_id,
+                "revision": loaded.revision or "",
+                "kind": loaded.kind,
+                "dtype": loaded.dtype,
+                "device": loaded.device,
+                "fingerprint": loaded.fingerprint,
+                "runner": loaded.runner.path,
+            }
+        )
+        computing = self._engine.start()
+        if self._is_draining:
+            self._engine.refuse_new_work()
+        self.metrics.set_ready(ready=self.is_ready)
+        logger.info(
+            "ready",
+            extra={
+                "model_id": loaded.model_id,
+                "fingerprint": loaded.fingerprint,
+                "runner": loaded.runner.path,
+                "dtype": loaded.dtype,
+                "device": loaded.device,
+                "loading_seconds": round(time.monotonic() - started, 3),
+            },
+        )
+        await asyncio.wait([computing])
+        if (reason := computing.exception()) is not None:
+            logger.error("the engine broke", exc_info=reason)
+            self.failure = RuntimeError(f"the engine broke: {reason}")
+            self.metrics.set_ready(ready=False)
+
+    def drain(self) -> None:
+        """Stop being ready; what was admitted is still computed."""
+        self._is_draining = True
+        self.metrics.set_ready(ready=False)
+        if self._engine is not None:
+            self._engine.refuse_new_work()
+
+    async def stop(self) -> None:
+        """Finish what was admitted and end the threads."""
+        self.drain()
+        if self._engine is not None:
+            await self._engine.stop()
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether a request sent now would be scored."""
+        return not self._is_draining and self._engine is not None and self._engine.is_alive
+
+    @property
+    def loaded(self) -> LoadedModel:
+        """The model.
+
+        Raises:
+            NotReadyError: it is still loading.
+        """
+        if self._loaded is None:
+            raise NotReadyError("the model is still loading", retry_after_seconds=1.0)
+        return self._loaded
+
+    @property
+    def engine(self) -> Engine:
+        """The engine.
+
+        Raises:
+            NotReadyError: the model is still loading, or the service drains.
+        """
+        if self._engine is None:
+            raise NotReadyError("the model is still loading", retry_after_seconds=1.0)
+        if not self.is_ready:
+            raise NotReadyError("the service is stopping", retry_after_seconds=1.0)
+        return self._engine
+
+    def identity(self) -> ModelIdentity:
+        """The model as every answer names it."""
+        loaded = self.loaded
+        return ModelIdentity(
+            id=loaded.model_id,
+            revision=loaded.revision,
+            kind=loaded.kind,
+            dtype=loaded.dtype,
+            fingerprint=loaded.fingerprint,
+        )
+
+    def limits(self) -> Limits:
+        """The limits in force."""
+        loaded, settings = self.loaded, self.settings
+        return Limits(
+            max_input_tokens=loaded.max_input_tokens,
+            max_batch_tokens=loaded.max_batch_tokens,
+            max_client_batch_size=settings.max_client_batch_size,
+            max_queue_tokens=settings.max_queue_tokens,
+            max_concurrent_requests=settings.max_concurrent_requests,
+            max_request_bytes=settings.max_request_bytes,
+            request_timeout_seconds=settings.request_timeout_seconds,
+        )

@@ -1,0 +1,135 @@
+"""All settings, once: flags, `REWARD_*` variables, `--help` and the README table come from here."""
+
+from collections.abc import Sequence
+from typing import Literal, Self
+
+from pydantic import Field, SecretStr, ValidationError, model_validator
+from pydantic_settings import BaseSettings, CliApp, SettingsConfigDict, SettingsError
+
+from reward_client.schema import DEFAULT_PORT
+from reward_service.errors import StartupError
+
+ENV_PREFIX = "REWARD_"
+PROGRAM = "reward-service"
+
+
+class Settings(BaseSettings):
+    """Serve one reward model over HTTP.
+
+    Every flag is also an environment variable; a flag wins. `reward-service debug-model DIR` writes
+    the built-in debug model to a folder.
+    """
+
+    model_config = SettingsConfigDict(
+        env_prefix=ENV_PREFIX,
+        frozen=True,
+        extra="forbid",
+        use_attribute_docstrings=True,
+        cli_prog_name=PROGRAM,
+        cli_kebab_case=True,
+        cli_implicit_flags="toggle",
+        cli_hide_none_type=True,
+        cli_avoid_json=True,
+        cli_show_env_vars=True,
+        cli_exit_on_error=False,
+    )
+
+    model_id: str = Field(min_length=1)
+    """Hub id or folder of the reward model; `debug` is a tiny random one that needs no network."""
+
+    revision: str | None = None
+    """Branch, tag or commit of a hub id. Default: its main branch."""
+
+    tokenizer_id: str | None = None
+    """Hub id or folder of the tokenizer. Default: the model's own."""
+
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    """Number format of the weights; `auto` keeps the checkpoint's."""
+
+    device: str = "auto"
+    """`cpu`, `cuda`, `cuda:1`, …; `auto` takes a GPU where there is one."""
+
+    chat_template: str | None = None
+    """Built-in name, Jinja file, or the template itself. Default: the tokenizer's own."""
+
+    score_label: str | None = None
+    """Name or index of the output that is the score, for a model with several."""
+
+    trust_remote_code: bool = False
+    """Run Python code that comes with the checkpoint."""
+
+    allow_pickle: bool = False
+    """Load weights that are not safetensors."""
+
+    host: str = "127.0.0.1"
+    """Address to listen on; `0.0.0.0` for all."""
+
+    port: int = Field(default=DEFAULT_PORT, ge=0, le=65535)
+    """Port to listen on; 0 takes a free one and logs it."""
+
+    api_key: SecretStr | None = Field(default=None, min_length=1)
+    """Callers must send it as `Authorization: Bearer KEY`. Default: no key."""
+
+    max_input_tokens: int | None = Field(default=None, gt=0)
+    """Longest prompt with completion, in tokens. Default: what the model was made for."""
+
+    max_batch_tokens: int | None = Field(default=None, gt=0)
+    """Most tokens in one forward pass, padding included: the setting that memory and speed depend
+    on. A longer single input runs alone. Default: 16384 on a GPU, 4096 on a CPU."""
+
+    max_client_batch_size: int = Field(default=256, gt=0)
+    """Most inputs in one request."""
+
+    max_queue_tokens: int = Field(default=1_000_000, gt=0)
+    """When this many tokens wait, further requests are refused with 503 and Retry-After."""
+
+    max_concurrent_requests: int = Field(default=512, gt=0)
+    """Most requests being encoded, waiting or computed at once; more are refused with 503."""
+
+    max_request_bytes: int = Field(default=64 * 1024 * 1024, gt=0)
+    """Largest request body."""
+
+    request_timeout_seconds: float = Field(default=300.0, gt=0)
+    """A request not computed by then is dropped with 504; callers may ask for less."""
+
+    drain_seconds: float = Field(default=30.0, gt=0)
+    """After SIGTERM, how long admitted requests may take to finish."""
+
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    """Least severe log lines to write."""
+
+    @model_validator(mode="after")
+    def _queue_holds_a_batch(self) -> Self:
+        if self.max_batch_tokens and self.max_batch_tokens > self.max_queue_tokens:
+            raise ValueError(
+                f"max_queue_tokens ({self.max_queue_tokens}) must be at least "
+                f"max_batch_tokens ({self.max_batch_tokens}), or no batch can fill up"
+            )
+        return self
+
+
+def read_settings(arguments: Sequence[str]) -> Settings:
+    """Settings from flags and environment.
+
+    Raises:
+        StartupError: a value or flag is wrong; the message names it.
+        SystemExit: `--help` was asked for.
+    """
+    try:
+        return CliApp.run(Settings, cli_args=list(arguments))
+    except ValidationError as error:
+        raise StartupError("; ".join(map(_sentence, error.errors(include_url=False)))) from error
+    except SettingsError as error:
+        raise StartupError(f"{' '.join(str(error).split())} (see {PROGRAM} --help)") from error
+
+
+def _sentence(error: object) -> str:
+    assert isinstance(error, dict)
+    message = error["msg"].removeprefix("Value error, ")
+    if not error["loc"]:
+        return str(message)
+    name = ".".join(map(str, error["loc"]))
+    flag = f"--{name.replace('_', '-')} (or {ENV_PREFIX}{name.upper()})"
+    if error["type"] == "missing":
+        return f"{flag} is required: pass a hub id, a folder, or `debug`"
+    return f"{flag} is {error['input']!r}: {message[0].lower()}{message[1:]}"
