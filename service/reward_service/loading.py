@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from importlib import metadata
 from typing import Any
 
-import torch
 from transformers import AutoTokenizer
 from transformers.utils import logging as transformers_logging
 
@@ -19,7 +18,7 @@ from reward_service.checkpoint import Checkpoint, find_checkpoint, find_tokenize
 from reward_service.encoding import Conversation, Encoder
 from reward_service.errors import InputTooLongError, StartupError
 from reward_service.fingerprint import fingerprint
-from reward_service.model_runner import ModelRunner
+from reward_service.model_runner import ModelRunner, choose_device
 from reward_service.models.sequence_classifier import (
     SequenceClassifier,
     load_sequence_classifier,
@@ -81,7 +80,7 @@ def load_model(settings: Settings) -> LoadedModel:
         # Bars and hints of transformers' own do not belong in a log that machines read.
         transformers_logging.set_verbosity_error()
         transformers_logging.disable_progress_bar()
-    device = _device(settings.device)
+    device = choose_device(settings.device)
     checkpoint = find_checkpoint(
         settings.model_id,
         revision=settings.revision,
@@ -173,18 +172,6 @@ def choose_label(labels: tuple[str, ...], requested: str | None) -> int:
     if requested.isdecimal() and int(requested) < len(labels):
         return int(requested)
     raise StartupError(f"--score-label {requested} is none of the model's outputs ({named})")
-
-
-def _device(requested: str) -> str:
-    if requested == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        device = torch.device(requested)
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
-        raise StartupError(f"--device {requested} cannot be used here: {reason}") from error
-    return requested
 
 
 def _load_tokenizer(source: Checkpoint, *, trust_remote_code: bool) -> Any:

@@ -12,6 +12,7 @@ from typing import Literal
 
 import torch
 
+from reward_service.errors import StartupError
 from reward_service.models.reward_model import RewardModel
 from reward_service.sequences import SequenceGroup, TokenSequence
 
@@ -163,6 +164,23 @@ class ModelRunner:
     def _plain(self, sequence: TokenSequence) -> torch.Tensor:
         token_ids = torch.tensor([[*sequence.token_ids]], device=self._model.device)
         return self._model.plain_outputs(token_ids)
+
+
+def choose_device(requested: str) -> str:
+    """The device to run on; `auto` takes a GPU where there is one.
+
+    Raises:
+        StartupError: this machine has no such device.
+    """
+    if requested == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(requested)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise StartupError(f"--device {requested} cannot be used here: {reason}") from error
+    return requested
 
 
 def _present(reading: Reading | None) -> Reading:

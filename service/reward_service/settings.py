@@ -1,13 +1,15 @@
 """All settings, once: flags, `REWARD_*` variables, `--help` and the README table come from here."""
 
 from collections.abc import Sequence
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, CliApp, SettingsConfigDict, SettingsError
 
 from reward_client.schema import DEFAULT_PORT
 from reward_service.errors import StartupError
+
+NonEmpty = Annotated[str, Field(min_length=1)]
 
 ENV_PREFIX = "REWARD_"
 PROGRAM = "reward-service"
@@ -34,25 +36,25 @@ class Settings(BaseSettings):
         cli_exit_on_error=False,
     )
 
-    model_id: str = Field(min_length=1)
+    model_id: NonEmpty
     """Hub id or folder of the reward model; `debug` is a tiny random one that needs no network."""
 
-    revision: str | None = None
+    revision: NonEmpty | None = None
     """Branch, tag or commit of a hub id. Default: its main branch."""
 
-    tokenizer_id: str | None = None
+    tokenizer_id: NonEmpty | None = None
     """Hub id or folder of the tokenizer. Default: the model's own."""
 
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     """Number format of the weights; `auto` keeps the checkpoint's."""
 
-    device: str = "auto"
+    device: NonEmpty = "auto"
     """`cpu`, `cuda`, `cuda:1`, …; `auto` takes a GPU where there is one."""
 
-    chat_template: str | None = None
+    chat_template: NonEmpty | None = None
     """Built-in name, Jinja file, or the template itself. Default: the tokenizer's own."""
 
-    score_label: str | None = None
+    score_label: NonEmpty | None = None
     """Name or index of the output that is the score, for a model with several."""
 
     trust_remote_code: bool = False
@@ -61,7 +63,7 @@ class Settings(BaseSettings):
     allow_pickle: bool = False
     """Load weights that are not safetensors."""
 
-    host: str = "127.0.0.1"
+    host: NonEmpty = "127.0.0.1"
     """Address to listen on; `0.0.0.0` for all."""
 
     port: int = Field(default=DEFAULT_PORT, ge=0, le=65535)

@@ -1,0 +1,62 @@
+# Everything runs in .venv, which `make setup` makes; nothing else is needed than Python 3.11 and make.
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+READY  := $(VENV)/.ready
+
+# Tests, checks and the demo never look for a network; packages come from `make setup` alone.
+export HF_HUB_OFFLINE ?= 1
+
+.DEFAULT_GOAL := help
+.PHONY: help setup format check test demo serve real-data test-container constraints clean
+
+help:  ## Show what can be made
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 18
+
+setup: $(READY)  ## Make .venv with the service, the client, the benchmark and the tools
+
+$(READY): pyproject.toml constraints.txt
+	@echo "== setting up $(VENV): a few minutes and about 2 GB the first time"
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "RewardServe needs Python 3.11 or later: make setup PYTHON=python3.11")'
+	$(PYTHON) -m venv $(VENV)
+	@# torch first and alone, so that no other package can pull another build of it.
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt torch
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[service,benchmark,dev]'
+	@touch $@
+
+format: setup  ## Format the code
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+check: setup  ## Lint, types, import contracts, Kubernetes manifests
+	@echo "== lint"
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	@echo "== types"
+	$(BIN)/mypy
+	@echo "== import contracts"
+	$(BIN)/lint-imports
+	@echo "== Kubernetes manifests"
+	$(BIN)/python scripts/check_k8s.py
+
+test: check  ## Checks, then all tests
+	@echo "== tests"
+	$(BIN)/pytest
+
+demo: setup  ## Serve the debug model, benchmark it on the bundled sample, show the table
+	$(BIN)/python scripts/demo.py
+
+serve: setup  ## Serve a model: make serve MODEL_ID=owner/name
+	HF_HUB_OFFLINE=0 $(BIN)/reward-service --model-id $(or $(MODEL_ID),debug)
+
+real-data: setup  ## Score all of RewardBench in ../shared/data, killed in the middle and resumed
+	$(BIN)/python scripts/real_data.py
+
+test-container: setup  ## Build the image, run it under a Docker engine, score over its port
+	scripts/test_container.sh
+
+constraints: setup  ## Write constraints.txt from what is installed
+	$(BIN)/python scripts/write_constraints.py
+
+clean:  ## Remove what the other targets made
+	rm -rf $(VENV) runs .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
