@@ -1,0 +1,42 @@
+"""The slow, obvious computation: one conversation at a time through plain transformers."""
+
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+
+@cache
+def _load(folder: Path) -> tuple[Any, Any]:
+    model = AutoModelForSequenceClassification.from_pretrained(folder, dtype="auto").eval()
+    # With a pad id, transformers searches for the last token that is not padding; a single
+    # unpadded sequence has none, so its last token is the one to read.
+    model.config.pad_token_id = None
+    return model, AutoTokenizer.from_pretrained(folder)
+
+
+def token_ids(folder: Path, prompt: str | list[dict[str, str]], completion: str) -> list[int]:
+    """Ids from the tokenizer's own chat template, tokenised by transformers."""
+    messages = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else [*prompt]
+    messages.append({"role": "assistant", "content": completion})
+    _, tokenizer = _load(folder)
+    ids: list[int] = tokenizer.apply_chat_template(messages, tokenize=True, return_dict=True)[
+        "input_ids"
+    ]
+    return ids
+
+
+@torch.inference_mode()
+def outputs_of_ids(folder: Path, ids: Sequence[int]) -> list[float]:
+    """All raw outputs for one sequence."""
+    model, _ = _load(folder)
+    values: list[float] = model(input_ids=torch.tensor([list(ids)])).logits[0].float().tolist()
+    return values
+
+
+def score(folder: Path, prompt: str | list[dict[str, str]], completion: str) -> float:
+    """The first raw output for one completion."""
+    return outputs_of_ids(folder, token_ids(folder, prompt, completion))[0]
