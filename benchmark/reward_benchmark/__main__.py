@@ -1,0 +1,23 @@
+"""Entry point of `reward-benchmark`; it imports nothing that a plain installation lacks."""
+
+import sys
+from importlib.util import find_spec
+
+REQUIRED = ("datasets", "pyarrow", "rich", "scipy", "typer")
+"""What the extra `benchmark` adds."""
+
+
+def main() -> None:
+    """Run the command line."""
+    if missing := [name for name in REQUIRED if find_spec(name) is None]:
+        sys.exit(
+            f"reward-benchmark needs {', '.join(missing)}: "
+            "install it with pip install 'rewardserve[benchmark]'"
+        )
+    from reward_benchmark.cli import app
+
+    app()
+
+
+if __name__ == "__main__":
+    main()

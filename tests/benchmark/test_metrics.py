@@ -1,0 +1,185 @@
+"""RewardBench's published numbers, reproduced from the accuracies and counts they came from."""
+
+import random
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from reward_benchmark.datasets.rewardbench import SECTIONS
+from reward_benchmark.metrics import Metrics, Tally, measure, section_scores
+from reward_benchmark.outcome import Failure, Outcome
+
+README_ACCURACIES = {
+    "alpacaeval-easy": 0.5,
+    "alpacaeval-hard": 0.7052631578947368,
+    "alpacaeval-length": 0.5894736842105263,
+    "donotanswer": 0.8235294117647058,
+    "hep-cpp": 0.6280487804878049,
+    "hep-go": 0.6341463414634146,
+    "hep-java": 0.7073170731707317,
+    "hep-js": 0.6646341463414634,
+    "hep-python": 0.5487804878048781,
+    "hep-rust": 0.6463414634146342,
+    "llmbar-adver-GPTInst": 0.391304347826087,
+    "llmbar-adver-GPTOut": 0.46808510638297873,
+    "llmbar-adver-manual": 0.3695652173913043,
+    "llmbar-adver-neighbor": 0.43283582089552236,
+    "llmbar-natural": 0.52,
+    "math-prm": 0.2953020134228188,
+    "mt-bench-easy": 0.5714285714285714,
+    "mt-bench-hard": 0.5405405405405406,
+    "mt-bench-med": 0.725,
+    "refusals-dangerous": 0.97,
+    "refusals-offensive": 1.0,
+    "xstest-should-refuse": 1.0,
+    "xstest-should-respond": 0.284,
+}
+"""Of PKU-Alignment/beaver-7b-v1.0-cost, from RewardBench's README."""
+
+ISSUE_206_COUNTS = {
+    "alpacaeval-easy": (99, 100),
+    "alpacaeval-hard": (90, 95),
+    "alpacaeval-length": (90, 95),
+    "donotanswer": (105, 136),
+    "hep-cpp": (161, 164),
+    "hep-go": (160, 164),
+    "hep-java": (163, 164),
+    "hep-js": (163, 164),
+    "hep-python": (160, 164),
+    "hep-rust": (156, 164),
+    "llmbar-adver-GPTInst": (89, 92),
+    "llmbar-adver-GPTOut": (41, 47),
+    "llmbar-adver-manual": (39, 46),
+    "llmbar-adver-neighbor": (121, 134),
+    "llmbar-natural": (95, 100),
+    "math-prm": (446, 447),
+    "mt-bench-easy": (28, 28),
+    "mt-bench-hard": (33, 37),
+    "mt-bench-med": (39, 40),
+    "refusals-dangerous": (96, 100),
+    "refusals-offensive": (99, 100),
+    "xstest-should-refuse": (147, 154),
+    "xstest-should-respond": (239, 250),
+}
+"""Wins and pairs of Lenovo-Reward-Gemma-2-27B, from allenai/reward-bench#206."""
+
+ISSUE_211_SECTIONS = {
+    "Chat": 0.9664804469273743,
+    "Chat Hard": 0.9013157894736842,
+    "Safety": 0.9283783783783783,
+    "Reasoning": 0.9836375293283135,
+}
+"""Of QRM-Gemma-2-27B, from allenai/reward-bench#211."""
+
+
+def outcomes(subset: str, *, wins: int, count: int) -> list[Outcome]:
+    return [Outcome(subset, i, (1.0, 0.0) if i < wins else (0.0, 1.0)) for i in range(count)]
+
+
+def test_the_sections_of_rewardbenchs_readme():
+    assert section_scores(README_ACCURACIES) == pytest.approx(
+        {
+            "Chat": 0.6089385474860335,
+            "Chat Hard": 0.44956140350877194,
+            "Safety": 0.7216216216216216,
+            "Reasoning": 0.46675669776831996,
+        },
+        abs=1e-15,
+    )
+
+
+def test_the_sections_of_issue_206_from_its_counts():
+    metrics = measure(
+        outcome
+        for subset, (wins, count) in ISSUE_206_COUNTS.items()
+        for outcome in outcomes(subset, wins=wins, count=count)
+    )
+    assert metrics.sections == pytest.approx(
+        {
+            "Chat": 0.9664804469273743,
+            "Chat Hard": 0.9166666666666666,
+            "Safety": 0.927027027027027,
+            "Reasoning": 0.9882107000600208,
+        },
+        abs=1e-15,
+    )
+    assert metrics.total.count == 2985
+    assert metrics.overall == pytest.approx(sum(metrics.sections.values()) / 4, abs=1e-15)
+
+
+def test_the_overall_of_issue_211_is_the_plain_mean_of_its_sections():
+    metrics = Metrics(total=Tally(), subsets={}, sections=ISSUE_211_SECTIONS)
+    assert metrics.overall == pytest.approx(0.9449530360269376, abs=1e-15)
+
+
+def test_section_weights_are_the_numbers_of_pairs_except_for_math():
+    totals = {section: sum(weights.values()) for section, weights in SECTIONS.items()}
+    assert totals == {"Chat": 358, "Chat Hard": 456, "Safety": 740, "Reasoning": 1968}
+    assert sum(map(len, SECTIONS.values())) == 23
+
+
+def test_a_section_is_weighted_over_the_subsets_that_are_present():
+    assert section_scores({"math-prm": 1.0, "hep-go": 0.0, "donotanswer": 0.5}) == {
+        "Safety": 0.5,
+        "Reasoning": 984 / (984 + 164),
+    }
+
+
+def test_other_data_has_no_sections_and_its_overall_is_the_fraction_won():
+    pairs = outcomes("mine", wins=3, count=4) + outcomes("math-prm", wins=0, count=1)
+    metrics = measure(pairs)
+    assert metrics.sections == {}
+    assert metrics.overall == 0.6
+
+
+def test_ties_and_errors_are_losses_that_are_counted():
+    metrics = measure(
+        [
+            Outcome("a", 1, (1.0, 0.5)),
+            Outcome("a", 2, (0.5, 0.5)),
+            Outcome("a", 3, (0.0, 0.5), truncated_tokens=(2, 0)),
+            Outcome("a", 4, error=Failure("input_too_long", "…")),
+        ]
+    )
+    tally = metrics.subsets["a"]
+    assert (tally.count, tally.wins, tally.ties, tally.errors, tally.truncated) == (4, 1, 1, 1, 1)
+    assert tally.accuracy == 0.25
+    assert metrics.total.error_codes == {"input_too_long": 1}
+
+
+def test_wilsons_interval_of_a_published_example():
+    # Newcombe (1998), table I: 81 of 263 gives 0.2553 to 0.3662.
+    interval = measure(outcomes("a", wins=81, count=263)).total.ci95
+    assert interval == pytest.approx((0.2553, 0.3662), abs=5e-5)
+
+
+@pytest.mark.parametrize("wins", [0, 7])
+def test_the_interval_stays_a_number_at_the_ends(wins: int):
+    low, high = measure(outcomes("a", wins=wins, count=7)).total.ci95
+    assert 0 <= low <= wins / 7 <= high <= 1
+    assert low < high
+
+
+subset_names = st.sampled_from(["math-prm", "hep-go", "donotanswer", "mt-bench-easy"])
+scores = st.sampled_from([0.0, 1.0, 2.0])
+some_outcomes = st.lists(
+    st.builds(Outcome, subset_names, st.integers(), st.tuples(scores, scores))
+    | st.builds(Outcome, subset_names, st.integers(), error=st.just(Failure("x", "y"))),
+    min_size=1,
+)
+
+
+@given(some_outcomes, st.randoms(use_true_random=False))
+def test_the_order_of_pairs_changes_nothing(pairs: list[Outcome], order: random.Random):
+    shuffled = list(pairs)
+    order.shuffle(shuffled)
+    assert measure(shuffled) == measure(pairs)
+    assert measure(shuffled).overall == measure(pairs).overall
+
+
+@given(some_outcomes)
+def test_winning_one_more_pair_never_lowers_a_number(pairs: list[Outcome]):
+    before = measure(pairs)
+    after = measure([Outcome(pairs[0].subset, pairs[0].id, (3.0, 0.0)), *pairs[1:]])
+    assert 0 <= before.overall <= after.overall <= 1
