@@ -5,7 +5,7 @@ import socket
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 # Before anything imports a hub client: no test may reach the network or the user's cache.
@@ -17,7 +17,7 @@ for _name in [name for name in os.environ if name.startswith("REWARD_")]:
 import pytest
 import uvicorn
 
-from reward_client import RewardClient
+from reward_client import RewardClient, RewardServiceError
 from reward_service.app import create_app
 from reward_service.debug_model import write_debug_model
 from reward_service.settings import Settings
@@ -28,7 +28,10 @@ SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 @contextmanager
 def running_service(**settings: object) -> Iterator[str]:
     """A real uvicorn in a thread on a free loopback port, ready to score; yields its URL."""
-    app = create_app(Settings(**{"model_id": "debug", "port": 0, **settings}))
+    failures: list[Exception] = []
+    app = create_app(
+        Settings(**{"model_id": "debug", "port": 0, **settings}), on_failure=failures.append
+    )
     listening = socket.create_server(("127.0.0.1", 0))
     url = f"http://127.0.0.1:{listening.getsockname()[1]}"
     server = uvicorn.Server(uvicorn.Config(app, log_config=None, access_log=False))
@@ -36,7 +39,11 @@ def running_service(**settings: object) -> Iterator[str]:
     thread.start()
     try:
         with RewardClient(url, max_retries=0) as client:
-            client.wait_until_ready(60)
+            while not failures:
+                with suppress(RewardServiceError):
+                    client.wait_until_ready(0.5)
+                    break
+        assert not failures
         yield url
     finally:
         server.should_exit = True

@@ -68,6 +68,8 @@ class Call:
     path: str
     answer: type[BaseModel]
     body: str | None = None
+    timeout_seconds: float | None = None
+    """Shorter than the client's own timeout, where waiting longer for this answer is pointless."""
 
 
 # ---------------------------------------------------------------------------------------- plans
@@ -128,7 +130,7 @@ def info_plan() -> Generator[Sequence[Call], Sequence[Any], InfoResponse]:
     return answer
 
 
-READY_CALL = Call("GET", "/ready", HealthResponse)
+READY_CALL = Call("GET", "/ready", HealthResponse, timeout_seconds=5.0)
 
 
 def checked_inputs(inputs: Inputs) -> list[Input]:

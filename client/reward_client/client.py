@@ -1,6 +1,7 @@
 """The synchronous and the asynchronous client: connections, retries and nothing else."""
 
 import asyncio
+import logging
 import os
 from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -28,6 +29,9 @@ DEFAULT_MAX_RETRIES = 5
 FIRST_WAIT_SECONDS = 0.5
 MAX_WAIT_SECONDS = 30.0
 READY_POLL_SECONDS = 0.25
+
+# stamina logs every retry; without this, a program that sets up no logging gets them on stderr.
+logging.getLogger("stamina").addHandler(logging.NullHandler())
 
 _LIMITS = httpx.Limits(max_connections=1000, max_keepalive_connections=100)
 
@@ -66,7 +70,7 @@ class _Settings:
             "url": self.base_url + call.path,
             "headers": headers,
             "content": call.body,
-            "timeout": self.timeout,
+            "timeout": call.timeout_seconds or self.timeout,
         }
 
     def attempts(self) -> Any:

@@ -40,7 +40,7 @@ SCORING_POLICY = 1
 _PROBES = (
     Conversation(
         [{"role": "user", "content": "Which is larger, 7 or 11?"}],
-        ["11.", "Eleven is larger than seven, because eleven is seven and four."],
+        ["11.", "Eleven is the larger of the two."],
     ),
     Conversation([{"role": "user", "content": "Name a river."}], ["The Danube, for one.", "No."]),
 )

@@ -1,4 +1,4 @@
-"""Tiny models with random weights, written to disk: the true transformers path, without a network."""
+"""Tiny models with random weights, written to disk: the true transformers path, no network."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -18,6 +18,10 @@ _SMALL = {
     "intermediate_size": 48,
     "num_hidden_layers": 2,
     "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "head_dim": 8,
+    "embedding_size": 32,
+    "word_embed_proj_dim": 32,
     "max_position_embeddings": 512,
     "pad_token_id": 0,
     "bos_token_id": 1,

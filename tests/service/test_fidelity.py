@@ -5,11 +5,11 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-import oracle
 import pytest
 import torch
 from transformers import AutoTokenizer
 
+import oracle
 from reward_client import RewardClient
 from reward_service.encoding import Conversation, GivenTokens
 from reward_service.loading import LoadedModel, load_model
@@ -50,7 +50,9 @@ def _scores(loaded: LoadedModel, groups: list[Conversation]) -> list[list[float]
 # ---------------------------------------------------------------- rule 1: token ids
 
 
-def test_token_ids_are_the_chat_templates_own(loaded_debug: LoadedModel, debug_folder: Path) -> None:
+def test_token_ids_are_the_chat_templates_own(
+    loaded_debug: LoadedModel, debug_folder: Path
+) -> None:
     for group in _groups(1):
         [encoded] = loaded_debug.encoder.encode([group], truncation="error")
         prompt = group.prompt[0]["content"]
@@ -105,7 +107,8 @@ def test_neighbours_and_order_do_not_matter(loaded_debug: LoadedModel) -> None:
         order = list(range(len(groups)))
         random.Random(seed).shuffle(order)
         some = order[: 3 + 4 * seed]
-        for place, scores in zip(some, _scores(loaded_debug, [groups[i] for i in some])):
+        read = _scores(loaded_debug, [groups[i] for i in some])
+        for place, scores in zip(some, read, strict=True):
             assert scores == pytest.approx(expected[place], abs=TOLERANCE)
 
 
@@ -133,18 +136,14 @@ def test_bfloat16_stays_within_the_stated_bound(make_model: MakeModel) -> None:
     loaded = load_model(Settings(model_id=str(folder)))
     assert loaded.dtype == "bfloat16"
     groups = _groups(6, count=20)
-    together = sum(_scores(loaded, groups), [])
+    together = [score for scores in _scores(loaded, groups) for score in scores]
     alone = [score for group in groups for score in _scores(loaded, [group])[0]]
     scale = max(map(abs, alone))
     assert max(abs(a - b) for a, b in zip(together, alone, strict=True)) <= BFLOAT16_BOUND * scale
 
 
 def test_a_model_that_padding_changes_is_served_one_by_one(make_model: MakeModel) -> None:
-    # BART's classifier reads at EOS and refuses a batch whose rows hold different numbers of them.
-    folder = make_model(
-        "llama",
-        edit_tokenizer=None,
-    )
+    folder = make_model("llama")
     loaded = load_model(Settings(model_id=str(folder)))
     model = loaded.runner._model
     whole = model.outputs
