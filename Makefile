@@ -24,9 +24,10 @@ $(READY): pyproject.toml constraints.txt
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[service,benchmark,dev]'
 	@touch $@
 
-format: setup  ## Format the code
+format: setup  ## Format the code, write README's settings table
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+	$(BIN)/python scripts/settings_table.py
 
 check: setup  ## Lint, types, import contracts, Kubernetes manifests
 	@echo "== lint"
