@@ -1,0 +1,108 @@
+"""All of RewardBench through the served debug model: undisturbed, and killed and resumed.
+
+Needs ../shared/data beside the checkout; takes some minutes. Prints what was measured.
+"""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+
+from demo import PROGRAMS, ROOT, listening_url
+
+from reward_client import RewardClient
+
+DATA = ROOT.parent / "shared" / "data" / "rewardbench" / "filtered.jsonl.gz"
+OUT = ROOT / "runs" / "real-data"
+PAIRS = 2985
+KILLS_AT = (400, 1500)
+TOLERANCE = 1e-5
+
+
+def main() -> int:
+    """Run, compare, report."""
+    if not DATA.exists():
+        print(f"SKIP: {DATA.name} is not beside the checkout")
+        return 0
+    shutil.rmtree(OUT, ignore_errors=True)
+    OUT.mkdir(parents=True)
+    service = subprocess.Popen(
+        [PROGRAMS / "reward-service", "--model-id", "debug", "--port", "0"],
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        url = listening_url(service, OUT / "service.log")
+        assert url is not None, "the service did not start"
+        with RewardClient(url) as client:
+            client.wait_until_ready()
+        started = time.monotonic()
+        benchmark(url, "whole").wait()
+        seconds = time.monotonic() - started
+        print(f"undisturbed: {PAIRS} pairs in {seconds:.0f} s, {PAIRS / seconds:.1f} pairs/s")
+        for lines in KILLS_AT:
+            kill_at(benchmark(url, "killed"), lines)
+        assert benchmark(url, "killed").wait() == 0, "the resumed run failed"
+    finally:
+        service.terminate()
+        assert service.wait(60) == 0, "the service did not drain"
+    length = subprocess.run(
+        [*RUN, "--scorer", "length", "--dataset", DATA, "--out", OUT / "length"], check=True
+    )
+    assert length.returncode == 0
+    return compare()
+
+
+RUN = [PROGRAMS / "reward-benchmark", "run"]
+
+
+def benchmark(url: str, name: str) -> subprocess.Popen[bytes]:
+    """Start a run over the endpoint."""
+    return subprocess.Popen(
+        [*RUN, "--url", url, "--dataset", DATA, "--out", OUT / name, "--concurrency", "64"],
+        stdout=subprocess.DEVNULL,
+    )
+
+
+def kill_at(run: subprocess.Popen[bytes], lines: int) -> None:
+    """SIGKILL the run once it has kept this many lines."""
+    scores = OUT / "killed" / "scores.jsonl"
+    while run.poll() is None:
+        if scores.exists() and scores.read_bytes().count(b"\n") >= lines:
+            os.kill(run.pid, signal.SIGKILL)
+        time.sleep(0.02)
+    kept = scores.read_bytes().count(b"\n")
+    print(f"killed with {kept} lines kept")
+
+
+def compare() -> int:
+    """Hold the resumed run against the undisturbed one."""
+    whole, killed = (
+        [json.loads(line) for line in (OUT / name / "scores.jsonl").open(encoding="utf-8")]
+        for name in ("whole", "killed")
+    )
+    keys = [(line["subset"], line["id"]) for line in killed]
+    assert len(keys) == len(set(keys)) == PAIRS, "lines are missing or doubled"
+    assert keys == [(line["subset"], line["id"]) for line in whole], "the order differs"
+    worst = max(
+        abs(a - b)
+        for one, other in zip(whole, killed, strict=True)
+        for a, b in zip(one["scores"], other["scores"], strict=True)
+    )
+    assert worst <= TOLERANCE, f"scores differ by {worst}"
+    flips = sum(a["win"] != b["win"] for a, b in zip(whole, killed, strict=True))
+    results = json.loads((OUT / "whole" / "results.json").read_text(encoding="utf-8"))
+    counts = Counter({name: subset["count"] for name, subset in results["subsets"].items()})
+    assert sum(counts.values()) == PAIRS
+    assert len(counts) == 23
+    print(f"resumed run: {PAIRS} lines, each once, same order")
+    print(f"largest difference of a score: {worst:.1e}; wins that differ: {flips}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
