@@ -1,7 +1,6 @@
 """The command line: reads options, and turns what went wrong into a sentence and an exit code."""
 
 import json
-import logging
 import re
 import shlex
 import sys
@@ -118,8 +117,6 @@ def run(
     from reward_benchmark.evaluation import Endpoint, Options, evaluate
     from reward_benchmark.table import results_table
 
-    # The client retries in silence here: what ends a run is said once, by the run.
-    logging.getLogger("stamina").addHandler(logging.NullHandler())
     errors = Console(stderr=True)
     options = Options(
         dataset=dataset,

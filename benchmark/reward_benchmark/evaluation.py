@@ -32,9 +32,6 @@ from reward_client.schema import Truncation
 ANSWER_GRACE_SECONDS = 30.0
 """How much longer than a request's own deadline the client waits for the answer."""
 
-READY_GRACE_SECONDS = 5.0
-"""How long after the wait the last question about readiness may stay unanswered."""
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Endpoint:
@@ -171,9 +168,7 @@ async def _open_scorer(options: Options, console: Console) -> AsyncIterator[Scor
 
 async def _ready_info(client: AsyncRewardClient, endpoint: Endpoint) -> InfoResponse:
     try:
-        async with asyncio.timeout(endpoint.wait_seconds + READY_GRACE_SECONDS):
-            await client.wait_until_ready(endpoint.wait_seconds)
-            return await client.info()
-    except (RewardServiceError, TimeoutError) as error:
-        reason = error if isinstance(error, RewardServiceError) else "it does not answer"
-        raise ServiceError(f"no reward service can be used at {endpoint.url}: {reason}") from error
+        await client.wait_until_ready(endpoint.wait_seconds)
+        return await client.info()
+    except RewardServiceError as error:
+        raise ServiceError(f"no reward service can be used at {endpoint.url}: {error}") from error

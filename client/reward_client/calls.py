@@ -46,6 +46,7 @@ PARTS_IN_FLIGHT = 4
 """Requests one `score_many` keeps open: enough to hide the network, too few to crowd others out."""
 
 MAX_RETRY_AFTER_SECONDS = 120.0
+READY_PROBE_SECONDS = 5.0
 RETRY_STATUSES = frozenset({429, 502, 503})
 
 Prompt = str | Sequence[Message | Mapping[str, str]]
@@ -70,6 +71,10 @@ class Call:
     body: str | None = None
     timeout_seconds: float | None = None
     """Shorter than the client's own timeout, where waiting longer for this answer is pointless."""
+    inputs: Sequence[Input] = ()
+    """The inputs in `body`, which the answer must match one by one."""
+    first_input: int = 0
+    """Place of the first of them among the caller's inputs, from which errors count."""
 
 
 # ---------------------------------------------------------------------------------------- plans
@@ -104,6 +109,7 @@ def score_plan(
                 priority=priority,
             ),
             ScoreResponse,
+            first_input=start,
         )
         for start in range(0, len(inputs), size)
     ]
@@ -130,7 +136,10 @@ def info_plan() -> Generator[Sequence[Call], Sequence[Any], InfoResponse]:
     return answer
 
 
-READY_CALL = Call("GET", "/ready", HealthResponse, timeout_seconds=5.0)
+def ready_call(timeout_seconds: float) -> Call:
+    """Ask whether the service is ready; a probe that hangs is asked again."""
+    probe_seconds = min(timeout_seconds, READY_PROBE_SECONDS)
+    return Call("GET", "/ready", HealthResponse, timeout_seconds=probe_seconds)
 
 
 def checked_inputs(inputs: Inputs) -> list[Input]:
@@ -160,16 +169,27 @@ def only_scores(response: ScoreResponse) -> list[float]:
 
     Raises:
         ServiceStatusError: a completion has no score; the error says which one and why.
+        UnexpectedResponseError: a completion has no score, and nothing says why.
     """
     [result] = response.results
     for error in result.errors or ():
         if error is not None:
             raise exception_type(error.code, status=200)(error, status=200)
-    return [score for score in result.scores if score is not None]
+    scores = [score for score in result.scores if score is not None]
+    if len(scores) < len(result.scores):
+        raise UnexpectedResponseError("a completion has neither a score nor an error")
+    return scores
 
 
-def _post(path: str, request: BaseModel, answer: type[BaseModel]) -> Call:
-    return Call("POST", path, answer, request.model_dump_json(exclude_defaults=True))
+def _post(
+    path: str,
+    request: ScoreRequest | RenderRequest,
+    answer: type[BaseModel],
+    *,
+    first_input: int = 0,
+) -> Call:
+    body = request.model_dump_json(exclude_defaults=True)
+    return Call("POST", path, answer, body, inputs=request.inputs, first_input=first_input)
 
 
 def _joined(parts: Sequence[ScoreResponse]) -> ScoreResponse:
@@ -205,24 +225,54 @@ def read_answer(call: Call, response: httpx.Response) -> Any:
     """
     if response.is_success:
         try:
-            return call.answer.model_validate_json(response.content)
+            answer = call.answer.model_validate_json(response.content)
         except ValidationError as error:
             raise UnexpectedResponseError(
                 f"{response.url} answered {response.status_code} with something that is not a "
                 f"{call.answer.__name__} ({error.error_count()} differences): "
                 "is this a RewardServe service?"
             ) from error
+        return _scored(call, answer) if isinstance(answer, ScoreResponse) else answer
     try:
         body = ErrorResponse.model_validate_json(response.content).error
     except ValidationError:
         text = " ".join(response.text.split())[:200]
         body = ErrorBody(code=f"http_{response.status_code}", message=text or "no message")
     raise exception_type(body.code, status=response.status_code)(
-        body,
+        _placed(body, call),
         status=response.status_code,
         request_id=response.headers.get("x-request-id"),
         retry_after_seconds=_retry_after(response.headers.get("retry-after")),
     )
+
+
+def _scored(call: Call, answer: ScoreResponse) -> ScoreResponse:
+    """The answer to a part of the caller's inputs: aligned with them, its errors counting alike."""
+    counts = [len(getattr(one, "completions", "1")) for one in call.inputs]
+    if [len(result.scores) for result in answer.results] != counts:
+        raise UnexpectedResponseError(
+            f"{call.path} answered with another number of scores than completions were sent: "
+            "is this a RewardServe service?"
+        )
+    return answer.model_copy(
+        update={
+            "results": [
+                result.model_copy(
+                    update={"errors": [error and _placed(error, call) for error in result.errors]}
+                )
+                if result.errors
+                else result
+                for result in answer.results
+            ]
+        }
+    )
+
+
+def _placed(error: ErrorBody, call: Call) -> ErrorBody:
+    """The error of a part, counting inputs from the caller's first."""
+    if error.input_index is None or not call.first_input:
+        return error
+    return error.model_copy(update={"input_index": error.input_index + call.first_input})
 
 
 def connection_error(call: Call, base_url: str, error: httpx.HTTPError) -> ServiceConnectionError:
@@ -251,7 +301,7 @@ def backoff(error: Exception) -> bool | float:
     if isinstance(error, ServiceUnavailableError) or (
         isinstance(error, ServiceStatusError) and error.status in RETRY_STATUSES
     ):
-        if error.retry_after_seconds is None:
+        if not error.retry_after_seconds:
             return True
         # Callers refused together must not come back together.
         wait = min(error.retry_after_seconds, MAX_RETRY_AFTER_SECONDS)

@@ -53,9 +53,15 @@ class _Settings:
         ).rstrip("/")
         if not self.base_url.startswith(("http://", "https://")):
             raise ValueError(f"base_url {self.base_url!r} must start with http:// or https://")
+        try:
+            httpx.URL(self.base_url)
+        except httpx.InvalidURL as error:
+            raise ValueError(f"base_url {self.base_url!r} is not a URL: {error}") from error
         if max_retries < 0:
             raise ValueError(f"max_retries is {max_retries}, it must be 0 or more")
         self.api_key = api_key or os.environ.get("REWARD_API_KEY")
+        if self.api_key and not (self.api_key.isascii() and self.api_key.isprintable()):
+            raise ValueError("api_key has characters that no header can carry: a line break?")
         # A full connection pool is waiting, not failure: only the caller's timeout ends it.
         self.timeout = httpx.Timeout(timeout, connect=CONNECT_TIMEOUT_SECONDS, pool=None)
         self.max_retries = max_retries
@@ -198,7 +204,7 @@ class RewardClient:
         """
         for attempt in self._settings.readiness_attempts(timeout_seconds):
             with attempt:
-                self._send(calls.READY_CALL)
+                self._send(calls.ready_call(timeout_seconds))
 
     def close(self) -> None:
         """Close the connections, unless `http_client` came from the caller."""
@@ -319,7 +325,7 @@ class AsyncRewardClient:
         """See `RewardClient.wait_until_ready`."""
         async for attempt in self._settings.readiness_attempts(timeout_seconds):
             with attempt:
-                await self._send(calls.READY_CALL)
+                await self._send(calls.ready_call(timeout_seconds))
 
     async def close(self) -> None:
         """See `RewardClient.close`."""
@@ -341,7 +347,8 @@ class AsyncRewardClient:
         except ValidationError as error:
             raise calls.client_side_error(error) from error
         except BaseExceptionGroup as failures:
-            raise failures.exceptions[0] from None
+            first = failures.exceptions[0]
+            raise first from first.__cause__
 
     async def _send_with_retries(self, call: Call) -> Any:
         async for attempt in self._settings.attempts():

@@ -10,8 +10,8 @@ from enum import StrEnum
 from typing import Annotated, Any, Literal, NamedTuple, Self
 
 from pydantic import (
-    AfterValidator,
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Discriminator,
     Field,
@@ -87,7 +87,9 @@ class _Response(BaseModel):
 # ---------------------------------------------------------------------------------------- inputs
 
 
-def _encodable(text: str) -> str:
+def _encodable(text: Any) -> Any:
+    if not isinstance(text, str):
+        return text
     try:
         text.encode()
     except UnicodeEncodeError as error:
@@ -100,7 +102,8 @@ def _encodable(text: str) -> str:
     return text
 
 
-Text = Annotated[str, AfterValidator(_encodable)]
+# Before pydantic's own check, which refuses lone surrogates without saying where they are.
+Text = Annotated[str, BeforeValidator(_encodable)]
 """Any Unicode text, NUL included; only lone surrogates are refused."""
 
 
@@ -115,7 +118,11 @@ class Message(_Request):
 class PromptInput(_Request):
     """One prompt with the completions to judge: a group."""
 
-    prompt: Text | Annotated[list[Message], Field(min_length=1)]
+    prompt: Annotated[
+        Annotated[Text, Tag("[text]")]
+        | Annotated[list[Message], Field(min_length=1), Tag("[messages]")],
+        Discriminator(lambda prompt: "[messages]" if isinstance(prompt, list) else "[text]"),
+    ]
     """The user's text, or all messages before the completion."""
     completions: list[Text] = Field(min_length=1)
     """Assistant texts; an empty text is a completion like any other."""
@@ -170,6 +177,8 @@ _INPUT_FORMS = {
 }
 """Field that gives an input's form away → the form."""
 
+_TAGS = frozenset({*_INPUT_FORMS.values(), "[text]", "[messages]"})
+
 
 def _input_form(value: Any) -> str | None:
     fields = value if isinstance(value, dict) else getattr(value, "__dict__", {})
@@ -214,7 +223,7 @@ class _InputsRequest(_Request):
                     "foreign_shape",
                     "this is the body of vLLM's /score ({fields}), which compares pairs of texts; "
                     "here a reward model scores completions: send "
-                    '{{"inputs": [{{"prompt": …, "completions": […]}}]}}',
+                    '{"inputs": [{"prompt": …, "completions": […]}]}',
                     {"fields": ", ".join(foreign)},
                 )
         return data
@@ -243,7 +252,7 @@ class RenderRequest(_InputsRequest):
 class ErrorBody(_Response):
     """One error, wherever it is reported."""
 
-    code: ErrorCode | str
+    code: Annotated[ErrorCode | str, Field(union_mode="left_to_right")]
     """An `ErrorCode`; a plain string when a newer server sends one this client does not know."""
     message: str
     input_index: int | None = None
@@ -261,12 +270,8 @@ class ErrorResponse(_Response):
 def first_validation_error(errors: Sequence[Mapping[str, Any]]) -> ErrorBody:
     """The first of pydantic's errors about a request, as the error that the wire contract knows."""
     first = errors[0]
-    # Union tags and validator names are pydantic's, not places in the caller's document.
-    place = [
-        part
-        for part in first["loc"]
-        if isinstance(part, int) or not (part in _INPUT_FORMS.values() or "[" in part)
-    ]
+    # Union tags are pydantic's, not places in the caller's document.
+    place = [part for part in first["loc"] if part not in _TAGS]
     path = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in place)
     value = first["input"]
     shown = f" (got {value!r})" if isinstance(value, int | float | None) else ""
