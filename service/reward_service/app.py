@@ -1,6 +1,7 @@
 """The composition root: settings in, ASGI application out."""
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from importlib import metadata
@@ -19,6 +20,8 @@ from reward_service.routes.connection import CallerGoneError
 from reward_service.service import Service
 from reward_service.settings import Settings
 
+logger = logging.getLogger(__name__)
+
 
 def create_app(
     settings: Settings, *, on_failure: Callable[[Exception], None] | None = None
@@ -34,7 +37,11 @@ def create_app(
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         async def run() -> None:
-            await service.run()
+            try:
+                await service.run()
+            except Exception as error:
+                logger.exception("the service broke")
+                service.failure = error
             if service.failure is not None and on_failure is not None:
                 on_failure(service.failure)
 

@@ -44,11 +44,11 @@ class Runner(Protocol):
 class Observer(Protocol):
     """Who is told what happens inside; `metrics.Metrics` is one."""
 
-    def queue_changed(self, *, groups: int, tokens: int) -> None:
+    def queue_changed(self, *, requests: int, tokens: int) -> None:
         """The queue grew or shrank to this size."""
         ...
 
-    def batch_ran(self, batch: BatchReadings, *, groups: int, seconds: float) -> None:
+    def batch_ran(self, batch: BatchReadings, *, seconds: float) -> None:
         """A batch was computed."""
         ...
 
@@ -56,10 +56,10 @@ class Observer(Protocol):
 class Blind:
     """An observer that looks away, for running the engine by itself."""
 
-    def queue_changed(self, *, groups: int, tokens: int) -> None:
+    def queue_changed(self, *, requests: int, tokens: int) -> None:
         """See `Observer`."""
 
-    def batch_ran(self, batch: BatchReadings, *, groups: int, seconds: float) -> None:
+    def batch_ran(self, batch: BatchReadings, *, seconds: float) -> None:
         """See `Observer`."""
 
 
@@ -91,6 +91,8 @@ class _Job:
     """Filled as batches finish, by position in `works`."""
     done: asyncio.Future[None]
     admitted: float
+    waiting: int
+    """Groups that no batch has taken yet."""
     first_batch_started: float = 0.0
     last_batch_ended: float = 0.0
 
@@ -125,6 +127,7 @@ class Engine:
         self._device_thread = ThreadPoolExecutor(1, thread_name_prefix="device")
         self._jobs: dict[Work, tuple[_Job, int]] = {}
         self._open_requests = 0
+        self._waiting_requests = 0
         self._work_arrived = asyncio.Event()
         self._tokens_per_second: float | None = None
         self._is_stopping = False
@@ -230,8 +233,10 @@ class Engine:
         if not self.is_alive:
             raise NotReadyError("the service is stopping", retry_after_seconds=1.0)
         self._scheduler.admit(works, tokens_per_second=self._tokens_per_second)
-        job = _Job(works, {}, asyncio.get_running_loop().create_future(), admitted=self._clock())
+        done = asyncio.get_running_loop().create_future()
+        job = _Job(works, {}, done, admitted=self._clock(), waiting=len(works))
         self._jobs.update({work: (job, index) for index, work in enumerate(works)})
+        self._waiting_requests += 1
         self._queue_changed()
         self._work_arrived.set()
         return job
@@ -239,6 +244,8 @@ class Engine:
     def _withdraw(self, job: _Job) -> None:
         """Forget a job that is finished, failed or no longer wanted."""
         self._scheduler.cancel(job.works)
+        if job.waiting:
+            self._waiting_requests -= 1
         for work in job.works:
             self._jobs.pop(work, None)
         self._queue_changed()
@@ -249,7 +256,7 @@ class Engine:
         try:
             while True:
                 batch = self._scheduler.next_batch(self._clock())
-                self._queue_changed()
+                self._note_taken(batch)
                 if batch:
                     await self._compute(batch)
                 elif self._is_stopping:
@@ -261,6 +268,14 @@ class Engine:
             # Whatever ended the loop, nobody is left waiting.
             for job, _ in [*self._jobs.values()]:
                 _fail(job, NotReadyError("the service stopped", retry_after_seconds=1.0))
+
+    def _note_taken(self, batch: list[Work]) -> None:
+        for work in batch:
+            job, _ = self._jobs[work]
+            job.waiting -= 1
+            if not job.waiting:
+                self._waiting_requests -= 1
+        self._queue_changed()
 
     async def _compute(self, batch: list[Work]) -> None:
         """Run one batch and deliver its readings; a failure reaches only this batch's callers."""
@@ -281,7 +296,7 @@ class Engine:
             return
         ended = self._clock()
         self._measure_rate(readings.input_tokens, ended - started)
-        self._observer.batch_ran(readings, groups=len(groups), seconds=ended - started)
+        self._observer.batch_ran(readings, seconds=ended - started)
         for work, group_readings in zip(batch, readings.groups, strict=True):
             if work in self._jobs:
                 job, index = self._jobs[work]
@@ -301,7 +316,7 @@ class Engine:
 
     def _queue_changed(self) -> None:
         self._observer.queue_changed(
-            groups=self._scheduler.queued_groups, tokens=self._scheduler.queued_tokens
+            requests=self._waiting_requests, tokens=self._scheduler.queued_tokens
         )
 
 

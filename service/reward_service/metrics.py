@@ -62,8 +62,8 @@ class Metrics:
         )
         self._errors = counter("errors", "Errors reported to callers, by error code.", "code")
         self._open_requests = gauge("open_requests", "HTTP requests being answered.")
-        self._request_seconds = histogram(
-            "request_seconds", "Time from a request's headers to its answer.", _SECONDS
+        self._total_seconds = histogram(
+            "total_seconds", "Time from a request's headers to its answer.", _SECONDS
         )
         self._encoding_seconds = histogram(
             "encoding_seconds", "Time a scored request spent in template and tokenizer.", _SECONDS
@@ -74,7 +74,9 @@ class Metrics:
         self._inference_seconds = histogram(
             "inference_seconds", "Time from a scored request's first batch to its last.", _SECONDS
         )
-        self._queue_groups = gauge("queue_groups", "Groups that wait for the device.")
+        self._queue_requests = gauge(
+            "queue_requests", "Requests that wait for the device, wholly or in part."
+        )
         self._queue_tokens = gauge("queue_tokens", "Tokens that wait for the device.")
         self._batch_seconds = histogram("batch_seconds", "Time of one batch.", _SECONDS)
         self._batch_size = histogram("batch_size_tokens", "Input tokens of one batch.", _TOKENS)
@@ -102,12 +104,12 @@ class Metrics:
 
     # ------------------------------------------------------------- what the engine observes
 
-    def queue_changed(self, *, groups: int, tokens: int) -> None:
+    def queue_changed(self, *, requests: int, tokens: int) -> None:
         """See `engine.Observer`."""
-        self._queue_groups.set(groups)
+        self._queue_requests.set(requests)
         self._queue_tokens.set(tokens)
 
-    def batch_ran(self, batch: BatchReadings, *, groups: int, seconds: float) -> None:
+    def batch_ran(self, batch: BatchReadings, *, seconds: float) -> None:
         """See `engine.Observer`."""
         self._batch_seconds.observe(seconds)
         self._batch_size.observe(batch.input_tokens)
@@ -125,7 +127,7 @@ class Metrics:
         """An HTTP request was answered, or its caller left (499)."""
         self._open_requests.dec()
         self._requests.labels(route, str(status)).inc()
-        self._request_seconds.observe(seconds)
+        self._total_seconds.observe(seconds)
 
     def error_reported(self, code: str) -> None:
         """A caller was told about an error."""

@@ -2,7 +2,11 @@
 
 import asyncio
 import logging
+import threading
 import time
+from collections.abc import Callable
+from contextlib import suppress
+from typing import TypeVar
 
 from reward_client.schema import Limits, ModelIdentity
 from reward_service.engine import Engine
@@ -13,6 +17,8 @@ from reward_service.scheduler import Scheduler
 from reward_service.settings import Settings
 
 logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 
 class Service:
@@ -31,7 +37,7 @@ class Service:
         """Load the model and compute until `stop`; returns early only with `failure` set."""
         started = time.monotonic()
         try:
-            loaded = await asyncio.to_thread(load_model, self.settings)
+            loaded = await _in_daemon_thread(lambda: load_model(self.settings))
         except StartupError as error:
             self.failure = error
             return
@@ -143,3 +149,32 @@ class Service:
             max_request_bytes=settings.max_request_bytes,
             request_timeout_seconds=settings.request_timeout_seconds,
         )
+
+
+async def _in_daemon_thread(work: Callable[[], T]) -> T:
+    """The result of blocking work that must not keep a stopping process alive.
+
+    A large model loads for minutes; a SIGTERM meanwhile should end the process at once.
+    """
+    loop = asyncio.get_running_loop()
+    result: asyncio.Future[T] = loop.create_future()
+
+    def deliver(value: T | None, error: BaseException | None) -> None:
+        if result.done():
+            return
+        if error is None:
+            result.set_result(value)  # type: ignore[arg-type]
+        else:
+            result.set_exception(error)
+
+    def run() -> None:
+        value, error = None, None
+        try:
+            value = work()
+        except Exception as caught:  # noqa: BLE001 - handed to whoever awaits
+            error = caught
+        with suppress(RuntimeError):  # the loop has ended: nobody waits any more
+            loop.call_soon_threadsafe(deliver, value, error)
+
+    threading.Thread(target=run, name="loading", daemon=True).start()
+    return await result

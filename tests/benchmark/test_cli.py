@@ -268,9 +268,7 @@ def test_nobody_at_the_address(run: Run, write_pairs: Callable[..., Path], tmp_p
     assert not (tmp_path / "out").exists()
 
 
-def test_somebody_silent_at_the_address(
-    run: Run, write_pairs: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
-):
+def test_somebody_silent_at_the_address(run: Run, write_pairs: Callable[..., Path]):
     with contextlib.closing(socket.create_server(("127.0.0.1", 0))) as silent:
         url = f"http://127.0.0.1:{silent.getsockname()[1]}"
         result = run(write_pairs(2), "--url", url, "--wait", "0.1")
