@@ -20,6 +20,9 @@ from reward_service.errors import InvalidJsonError, ServiceError
 
 logger = logging.getLogger(__name__)
 
+_NOT_AN_OBJECT = frozenset({"missing", "dict_type", "model_type", "model_attributes_type"})
+"""pydantic's names for a body that is empty, or anything but an object."""
+
 
 def error_response(error: ServiceError, scope: Scope) -> JSONResponse:
     """The answer for one of our own errors; its code is noted for log and metrics."""
@@ -48,6 +51,15 @@ async def on_invalid_request(request: Request, error: Exception) -> Response:
         position = errors[0]["loc"][-1]
         message = f"the body is not JSON: {reason} at character {position}"
         return error_response(InvalidJsonError(message), request.scope)
+    if tuple(errors[0]["loc"]) == ("body",) and errors[0]["type"] in _NOT_AN_OBJECT:
+        content_type = request.headers.get("Content-Type", "missing")
+        message = (
+            'the body must be a JSON object like {"inputs": […]}'
+            if "json" in content_type
+            else f"Content-Type is {content_type}: send the body as application/json"
+        )
+        body = ErrorBody(code=ErrorCode.INVALID_REQUEST, message=message)
+        return _answer(body, request.scope)
     # FastAPI puts where it looked ("body") in front of the place in the document.
     body = first_validation_error([{**e, "loc": tuple(e["loc"][1:])} for e in errors])
     return _answer(body, request.scope)
@@ -70,7 +82,10 @@ async def on_http_exception(request: Request, error: Exception) -> Response:
             message=f"{place} is not possible: see /openapi.json for the route's methods",
         )
     else:
-        body = ErrorBody(code=ErrorCode.INVALID_JSON, message=str(error.detail))
+        reason = error.__cause__ or error.detail
+        body = ErrorBody(
+            code=ErrorCode.INVALID_JSON, message=f"the body cannot be read as JSON: {reason}"
+        )
     return _answer(body, request.scope)
 
 
