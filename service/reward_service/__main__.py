@@ -25,7 +25,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except StartupError as error:
         return _complain(str(error))
     failure = serve(settings, listening)
-    return 0 if failure is None else _complain(str(failure))
+    return 0 if failure is None else _complain(str(failure) or type(failure).__name__)
 
 
 def _write_debug_model(arguments: Sequence[str]) -> int:

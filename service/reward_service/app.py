@@ -66,7 +66,6 @@ def create_app(
     app.add_exception_handler(RequestValidationError, responses.on_invalid_request)
     app.add_exception_handler(HTTPException, responses.on_http_exception)
     app.add_exception_handler(CallerGoneError, _on_caller_gone)
-    app.add_exception_handler(Exception, responses.on_unexpected)
     # The last one added is the outermost.
     key = settings.api_key.get_secret_value() if settings.api_key else None
     app.add_middleware(BodyLimit, max_bytes=settings.max_request_bytes)

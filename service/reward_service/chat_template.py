@@ -34,6 +34,13 @@ def built_in_templates() -> dict[str, str]:
     }
 
 
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:  # a name longer than names can be
+        return False
+
+
 def choose_template(
     requested: str | None, *, of_tokenizer: str | None, tokenizer_id: str
 ) -> ChatTemplate:
@@ -59,7 +66,7 @@ def choose_template(
     if "{{" in requested or "{%" in requested:
         return ChatTemplate(requested, source="inline")
     file = Path(requested).expanduser()
-    if not file.is_file():
+    if not _is_file(file):
         raise StartupError(
             f"--chat-template {requested} is neither a built-in name ({names}), a file, "
             "nor a template with {{ … }} in it"

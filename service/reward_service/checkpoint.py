@@ -1,6 +1,6 @@
 """Finds a checkpoint: the debug model, a folder or a hub id; knows nothing of its layers."""
 
-import os
+import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -119,13 +119,14 @@ def _check_files(checkpoint: Checkpoint, *, allow_pickle: bool) -> None:
     folder = checkpoint.folder
     try:
         names = sorted(path.name for path in folder.iterdir())
-        readable = os.access(folder / "config.json", os.R_OK) or "config.json" not in names
     except PermissionError as error:
         raise StartupError(f"{folder} cannot be read: {error.strerror}") from error
     if "config.json" not in names:
         raise StartupError(f"{folder} has no config.json: it is not a transformers checkpoint")
-    if not readable:
-        raise StartupError(f"{folder}/config.json cannot be read: check its permissions")
+    try:
+        json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise StartupError(f"{folder}/config.json cannot be read: {_line(error)}") from error
     if any(name.endswith(".safetensors") for name in names):
         return
     if any(name.endswith((".bin", ".pt", ".pth")) for name in names):

@@ -89,6 +89,7 @@ def _write_tokenizer(folder: Path) -> None:
 
 def _write_weights(folder: Path, *, seed: int) -> None:
     import torch
+    from safetensors.torch import save_file
     from transformers import LlamaConfig, LlamaForSequenceClassification
 
     config = LlamaConfig(
@@ -112,4 +113,7 @@ def _write_weights(folder: Path, *, seed: int) -> None:
             if "norm" not in name:
                 # Far from the usual 0.02: scores of order one, attention that is not uniform.
                 torch.nn.init.normal_(weights, std=1.0 if "embed" in name else 0.15)
-    model.save_pretrained(folder)
+    # What `save_pretrained` writes, without its progress bar.
+    config.architectures = [type(model).__name__]
+    config.save_pretrained(folder)
+    save_file(model.state_dict(), folder / "model.safetensors", metadata={"format": "pt"})

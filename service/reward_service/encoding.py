@@ -28,11 +28,21 @@ PINNED_DATE = datetime(2024, 7, 26)
 """What a template that asks for today's date is told (the date Llama's templates fall back to):
 the same conversation must have the same score tomorrow."""
 
+_DATE_DIRECTIVES = "aAbBdHIjmMpSUwWyYcxX"
+
 # Survives templates that strip or inspect their messages, and no tokenizer normalises it away
 # because it is only searched for in the rendered text.
 _MARKER = "\ue000completion\ue000"
 
-_TEMPLATE_FAILURES = (jinja2.TemplateError, TypeError, ValueError, AttributeError, LookupError)
+_TEMPLATE_FAILURES = (
+    jinja2.TemplateError,
+    TypeError,
+    ValueError,
+    AttributeError,
+    LookupError,
+    ArithmeticError,
+    RecursionError,
+)
 """A chat template is a program of the checkpoint's: these are the ways it says no."""
 
 Truncation = Literal["error", "prompt_start"]
@@ -110,6 +120,7 @@ class Encoder:
         reads_first_token: bool = False,
     ) -> None:
         self.template = template
+        self._template_text = _with_pinned_date(template.text)
         self.max_input_tokens = max_input_tokens
         self._tokenizer = tokenizer
         self._vocabulary_size = vocabulary_size
@@ -217,9 +228,8 @@ class Encoder:
         try:
             rendered = self._tokenizer.apply_chat_template(
                 messages,
-                chat_template=self.template.text,
+                chat_template=self._template_text,
                 tokenize=False,
-                strftime_now=PINNED_DATE.strftime,
             )
         except _TEMPLATE_FAILURES as error:
             roles = ", ".join(message["role"] for message in messages)
@@ -330,8 +340,33 @@ class Encoder:
                 f"the chat template ({self.template.source}) cannot render a question and an "
                 f"answer: {error.__cause__}"
             ) from error
+        if not text:
+            raise StartupError(
+                f"the chat template ({self.template.source}) cannot render a question and an "
+                "answer: it renders nothing"
+            )
         ids = self._tokenizer(text, add_special_tokens=False).input_ids
         return bool(ids) and ids[0] in self._leading_special
+
+
+def _with_pinned_date(template: str) -> str:
+    """The template, with a macro of its own in place of transformers' `strftime_now`.
+
+    A macro, because transformers turns arguments of a template into plain data, functions too.
+    """
+    if "strftime_now" not in template:
+        return template
+    replacements = "".join(
+        f".replace('%{directive}', '{PINNED_DATE.strftime('%' + directive)}')"
+        for directive in _DATE_DIRECTIVES
+    )
+    # The empty expression keeps the tag from swallowing white space of the template's own.
+    return (
+        "{%- macro strftime_now(format) -%}{{- format"
+        + replacements
+        + " -}}{%- endmacro -%}{{ '' }}"
+        + template
+    )
 
 
 def _token_at(encoding: Any, character: int, end: int) -> int:

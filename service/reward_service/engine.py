@@ -196,7 +196,7 @@ class Engine:
                 limit=timeout_seconds,
             ) from error
         finally:
-            self._open_requests -= 1
+            self._give_permit_back()
         return _scored(job, encoding_seconds=encoded - started)
 
     async def render(
@@ -211,7 +211,7 @@ class Engine:
         try:
             return await self._encode(lambda: self._encoder.render(inputs, truncation=truncation))
         finally:
-            self._open_requests -= 1
+            self._give_permit_back()
 
     def _take_permit(self) -> None:
         if not self.is_alive:
@@ -225,13 +225,19 @@ class Engine:
             )
         self._open_requests += 1
 
+    def _give_permit_back(self) -> None:
+        self._open_requests -= 1
+        if self._is_stopping:
+            # The engine waits for the last request, which may still have been encoding.
+            self._work_arrived.set()
+
     async def _encode(self, work: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._encoding_thread, work)
 
     def _admit(self, groups: list[SequenceGroup], *, deadline: float, priority: int) -> _Job:
         works = [Work(group, deadline=deadline, priority=priority) for group in groups]
-        if not self.is_alive:
-            raise NotReadyError("the service is stopping", retry_after_seconds=1.0)
+        if self._loop_task is None or self._loop_task.done():
+            raise NotReadyError("the service stopped", retry_after_seconds=1.0)
         self._scheduler.admit(works, tokens_per_second=self._tokens_per_second)
         done = asyncio.get_running_loop().create_future()
         job = _Job(works, {}, done, admitted=self._clock(), waiting=len(works))
@@ -259,7 +265,7 @@ class Engine:
                 self._note_taken(batch)
                 if batch:
                     await self._compute(batch)
-                elif self._is_stopping:
+                elif self._is_stopping and not self._open_requests:
                     return
                 else:
                     self._work_arrived.clear()

@@ -9,12 +9,13 @@ import time
 import uuid
 
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from reward_service.errors import RequestTooLargeError, UnauthorizedError
 from reward_service.metrics import Metrics
-from reward_service.responses import error_response
+from reward_service.responses import error_response, on_unexpected
 
 logger = logging.getLogger("reward_service.requests")
 
@@ -61,6 +62,13 @@ class RequestLog:
         self.metrics.request_opened()
         try:
             await self.app(scope, receive, send_with_id)
+        except Exception as error:
+            if status != STATUS_CALLER_GONE:  # the answer has begun: only the connection can end
+                raise
+            # Not an exception handler of the application: Starlette runs those for bugs outside
+            # of every middleware, where there is no request id, log line or metric.
+            response = await on_unexpected(Request(scope), error)
+            await response(scope, receive, send_with_id)
         finally:
             seconds = time.perf_counter() - started
             self.metrics.request_answered(route=route, status=status, seconds=seconds)

@@ -171,7 +171,7 @@ async def _in_daemon_thread(work: Callable[[], T]) -> T:
         value, error = None, None
         try:
             value = work()
-        except Exception as caught:  # noqa: BLE001 - handed to whoever awaits
+        except BaseException as caught:  # noqa: BLE001 - handed to whoever awaits
             error = caught
         with suppress(RuntimeError):  # the loop has ended: nobody waits any more
             loop.call_soon_threadsafe(deliver, value, error)

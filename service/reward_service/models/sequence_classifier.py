@@ -3,6 +3,7 @@
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForSequenceClassification
 
 from reward_service.checkpoint import Checkpoint
@@ -78,7 +79,7 @@ def load_sequence_classifier(
             local_files_only=True,
             output_loading_info=True,
         )
-    except (ValueError, OSError, RuntimeError, KeyError) as error:
+    except (ValueError, OSError, RuntimeError, KeyError, SafetensorError) as error:
         raise StartupError(
             f"{checkpoint.model_id} cannot be loaded as a sequence classifier: {_line(error)}"
         ) from error
