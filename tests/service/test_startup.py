@@ -209,8 +209,17 @@ def test_a_template_that_cannot_render(debug_folder: Path, template: str) -> Non
     assert "the chat template (inline) cannot render a question and an answer" in sentence
 
 
-def test_a_template_that_asks_for_the_date_is_told_the_same_one_always(debug_folder: Path) -> None:
-    loaded = _load(debug_folder, chat_template=PLAIN + "{{ strftime_now('%d %b %Y') }}")
+@pytest.mark.parametrize(
+    "question",
+    [
+        "{{ strftime_now('%d %b %Y') }}",
+        "{% set form = '%d %b %Y' %}{% if strftime_now %}{{ strftime_now(form) }}{% endif %}",
+    ],
+)
+def test_a_template_that_asks_for_the_date_is_told_the_same_one_always(
+    debug_folder: Path, question: str
+) -> None:
+    loaded = _load(debug_folder, chat_template=PLAIN + question)
     [[rendering]] = loaded.encoder.render([QUESTION], truncation="error")
     assert rendering.text.endswith("26 Jul 2024")
     assert "26 Jul 2024" in rendering.warnings[0]
