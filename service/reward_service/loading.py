@@ -76,10 +76,7 @@ def load_model(settings: Settings) -> LoadedModel:
     Raises:
         StartupError: something is missing or wrong; the message says what to do.
     """
-    if not sys.stderr.isatty():
-        # Bars and hints of transformers' own do not belong in a log that machines read.
-        transformers_logging.set_verbosity_error()
-        transformers_logging.disable_progress_bar()
+    _keep_log_clean()
     device = choose_device(settings.device)
     checkpoint = find_checkpoint(
         settings.model_id,
@@ -104,28 +101,35 @@ def load_model(settings: Settings) -> LoadedModel:
         trust_remote_code=settings.trust_remote_code,
         allow_pickle=settings.allow_pickle,
     )
-    score_index = choose_label(model.labels, settings.score_label)
-    max_input_tokens = _input_limit(settings, config, tokenizer, model)
-    max_batch_tokens = settings.max_batch_tokens or DEFAULT_BATCH_TOKENS.get(
-        model.device.type, DEFAULT_BATCH_TOKENS_ON_ACCELERATOR
-    )
     encoder = Encoder(
         tokenizer,
         template,
-        max_input_tokens=max_input_tokens,
+        max_input_tokens=_input_limit(settings, config, tokenizer, model),
         vocabulary_size=model.vocabulary_size,
         reads_first_token=not model.reads_last_token,
     )
-    runner = ModelRunner(model, max_batch_tokens=max_batch_tokens)
-    runner.prove(_probe_groups(encoder))
     for warning in encoder.start_warnings:
         logger.warning(warning)
+    runner = ModelRunner(model, max_batch_tokens=_batch_limit(settings, model))
+    runner.prove(_probe_groups(encoder))
+    return _described(settings, checkpoint, config, model, encoder, runner)
+
+
+def _described(
+    settings: Settings,
+    checkpoint: Checkpoint,
+    config: Any,
+    model: SequenceClassifier,
+    encoder: Encoder,
+    runner: ModelRunner,
+) -> LoadedModel:
+    score_index = choose_label(model.labels, settings.score_label)
     dtype = str(model.dtype).removeprefix("torch.")
     policy = {
         "version": SCORING_POLICY,
         "dtype": dtype,
         "label": model.labels[score_index],
-        "max_input_tokens": max_input_tokens,
+        "max_input_tokens": encoder.max_input_tokens,
         "path": runner.path,
     }
     return LoadedModel(
@@ -143,9 +147,9 @@ def load_model(settings: Settings) -> LoadedModel:
         fingerprint=fingerprint(
             checkpoint, config=_plain_config(config), tokenizer=encoder.state(), policy=policy
         ),
-        template=template,
-        max_input_tokens=max_input_tokens,
-        max_batch_tokens=max_batch_tokens,
+        template=encoder.template,
+        max_input_tokens=encoder.max_input_tokens,
+        max_batch_tokens=runner.max_batch_tokens,
         versions={
             package: metadata.version(package)
             for package in ("rewardserve", "torch", "transformers", "tokenizers")
@@ -172,6 +176,13 @@ def choose_label(labels: tuple[str, ...], requested: str | None) -> int:
     if requested.isdecimal() and int(requested) < len(labels):
         return int(requested)
     raise StartupError(f"--score-label {requested} is none of the model's outputs ({named})")
+
+
+def _keep_log_clean() -> None:
+    """Keep bars and hints of transformers' own out of a log that machines read."""
+    if not sys.stderr.isatty():
+        transformers_logging.set_verbosity_error()
+        transformers_logging.disable_progress_bar()
 
 
 def _load_tokenizer(source: Checkpoint, *, trust_remote_code: bool) -> Any:
@@ -220,6 +231,11 @@ def _input_limit(settings: Settings, config: Any, tokenizer: Any, model: Sequenc
             f"positions that {settings.model_id} was made for"
         )
     return settings.max_input_tokens
+
+
+def _batch_limit(settings: Settings, model: SequenceClassifier) -> int:
+    default = DEFAULT_BATCH_TOKENS.get(model.device.type, DEFAULT_BATCH_TOKENS_ON_ACCELERATOR)
+    return settings.max_batch_tokens or default
 
 
 def _probe_groups(encoder: Encoder) -> list[SequenceGroup]:
