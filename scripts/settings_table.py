@@ -1,6 +1,5 @@
-"""Writes the settings table of README.md from the settings class; `--check` only compares."""
+"""Writes the settings table of README.md from the settings class."""
 
-import sys
 from pathlib import Path
 
 from pydantic_core import PydanticUndefined
@@ -31,17 +30,5 @@ def with_table(readme: str) -> str:
     return before + START + table() + END + after
 
 
-def main() -> int:
-    """Write, or compare."""
-    readme = README.read_text(encoding="utf-8")
-    wanted = with_table(readme)
-    if "--check" in sys.argv[1:]:
-        if readme != wanted:
-            print("README.md's settings table is out of date: run make format", file=sys.stderr)
-        return int(readme != wanted)
-    README.write_text(wanted, encoding="utf-8")
-    return 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    README.write_text(with_table(README.read_text(encoding="utf-8")), encoding="utf-8")

@@ -11,7 +11,6 @@ from reward_client import (
     InfoResponse,
     ModelChangedError,
     ServiceStatusError,
-    UnexpectedResponseError,
 )
 from reward_client.schema import ErrorCode, ScoreResponse, ScoreResult, Truncation
 
@@ -77,22 +76,16 @@ class EndpointScorer:
             if error.status in SERVICE_STATUSES:
                 raise
             return Failure(error.code, str(error))
-        return _read(self._checked(response, len(completions)))
+        self._check_model(response)
+        return _read(response.results[0])
 
-    def _checked(self, response: ScoreResponse, count: int) -> ScoreResult:
-        """The one result of a response, from the right model and of the right shape."""
+    def _check_model(self, response: ScoreResponse) -> None:
         if response.model.fingerprint != self._fingerprint:
             raise ModelChangedError(
                 f"the service now serves {response.model.id} with fingerprint "
                 f"{response.model.fingerprint}, but the run began with {self._fingerprint}: "
                 "bring that model back, or choose another --out"
             )
-        if len(response.results) != 1 or len(response.results[0].scores) != count:
-            raise UnexpectedResponseError(
-                f"the service answered {count} completions of one prompt with another number "
-                "of scores"
-            )
-        return response.results[0]
 
 
 def _read(result: ScoreResult) -> Scores | Failure:

@@ -15,7 +15,7 @@ from huggingface_hub.errors import (
 )
 
 from reward_service.debug_model import DEBUG_MODEL_ID, cached_debug_model
-from reward_service.errors import StartupError
+from reward_service.errors import StartupError, one_line
 
 _TEXT_FILES = ("*.json", "*.jinja", "*.txt", "*.model", "*.tiktoken")
 _TOKENIZER_FILES = ("*token*", "*vocab*", "merges.txt", "*.jinja", "*.model", "config.json")
@@ -110,9 +110,11 @@ def _download(model_id: str, *, revision: str | None, patterns: list[str]) -> Pa
             f"model {model_id}{at} is not in the local cache and {reason}"
         ) from error
     except HfHubHTTPError as error:
-        raise StartupError(f"the hub refused model {model_id}{at}: {_line(error)}") from error
+        raise StartupError(f"the hub refused model {model_id}{at}: {one_line(error)}") from error
     except OSError as error:
-        raise StartupError(f"model {model_id}{at} cannot be downloaded: {_line(error)}") from error
+        raise StartupError(
+            f"model {model_id}{at} cannot be downloaded: {one_line(error)}"
+        ) from error
 
 
 def _check_files(checkpoint: Checkpoint, *, allow_pickle: bool) -> None:
@@ -126,7 +128,7 @@ def _check_files(checkpoint: Checkpoint, *, allow_pickle: bool) -> None:
     try:
         json.loads((folder / "config.json").read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise StartupError(f"{folder}/config.json cannot be read: {_line(error)}") from error
+        raise StartupError(f"{folder}/config.json cannot be read: {one_line(error)}") from error
     if any(name.endswith(".safetensors") for name in names):
         return
     if any(name.endswith((".bin", ".pt", ".pth")) for name in names):
@@ -138,7 +140,3 @@ def _check_files(checkpoint: Checkpoint, *, allow_pickle: bool) -> None:
         )
     remedy = "" if checkpoint.revision is None else " (or only pickle ones: see --allow-pickle)"
     raise StartupError(f"{checkpoint.model_id} has no *.safetensors weights{remedy}")
-
-
-def _line(error: Exception) -> str:
-    return " ".join(str(error).split())

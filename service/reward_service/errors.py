@@ -1,4 +1,4 @@
-"""What goes wrong inside the service, as data; `app.py` turns it into answers.
+"""What goes wrong inside the service, as data; `responses.py` turns it into answers.
 
 The codes are the wire contract's (`reward_client.schema.ErrorCode`, a test proves it), spelled out
 here because the engine also runs where pydantic is not installed.
@@ -6,9 +6,16 @@ here because the engine also runs where pydantic is not installed.
 
 from typing import ClassVar
 
+MAX_QUOTED_CHARACTERS = 500
+
 
 class StartupError(Exception):
     """The service cannot start; the message is one sentence with the remedy."""
+
+
+def one_line(error: BaseException) -> str:
+    """Another library's message, fit to stand in a sentence of ours."""
+    return " ".join(str(error).split())[:MAX_QUOTED_CHARACTERS]
 
 
 class ServiceError(Exception):

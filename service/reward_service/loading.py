@@ -16,7 +16,7 @@ from transformers.utils import logging as transformers_logging
 from reward_service.chat_template import ChatTemplate, choose_template
 from reward_service.checkpoint import Checkpoint, find_checkpoint, find_tokenizer
 from reward_service.encoding import Conversation, Encoder
-from reward_service.errors import InputTooLongError, StartupError
+from reward_service.errors import InputTooLongError, StartupError, one_line
 from reward_service.fingerprint import fingerprint
 from reward_service.model_runner import ModelRunner, choose_device
 from reward_service.models.sequence_classifier import (
@@ -193,7 +193,7 @@ def _load_tokenizer(source: Checkpoint, *, trust_remote_code: bool) -> Any:
     except (ValueError, OSError, KeyError, ImportError, TypeError) as error:
         raise StartupError(
             f"{source.model_id} has no tokenizer that can be loaded "
-            f"({' '.join(str(error).split())[:300]}): pass --tokenizer-id"
+            f"({one_line(error)}): pass --tokenizer-id"
         ) from error
 
 

@@ -9,13 +9,11 @@ import time
 import uuid
 
 from starlette.datastructures import Headers, MutableHeaders
-from starlette.requests import Request
-from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from reward_service.errors import RequestTooLargeError, UnauthorizedError
 from reward_service.metrics import Metrics
-from reward_service.responses import error_response, on_unexpected
+from reward_service.responses import bug_response, error_response
 
 logger = logging.getLogger("reward_service.requests")
 
@@ -67,8 +65,7 @@ class RequestLog:
                 raise
             # Not an exception handler of the application: Starlette runs those for bugs outside
             # of every middleware, where there is no request id, log line or metric.
-            response = await on_unexpected(Request(scope), error)
-            await response(scope, receive, send_with_id)
+            await bug_response(error, scope)(scope, receive, send_with_id)
         finally:
             seconds = time.perf_counter() - started
             self.metrics.request_answered(route=route, status=status, seconds=seconds)
@@ -127,7 +124,7 @@ class BodyLimit:
             return
         length = Headers(scope=scope).get("Content-Length", "")
         if length.isdecimal() and int(length) > self.max_bytes:
-            await self._refuse(int(length), scope)(scope, receive, send)
+            await error_response(self._error(int(length)), scope)(scope, receive, send)
             return
         read = 0
 
@@ -140,9 +137,6 @@ class BodyLimit:
             return message
 
         await self.app(scope, counted_receive, send)
-
-    def _refuse(self, length: int, scope: Scope) -> JSONResponse:
-        return error_response(self._error(length), scope)
 
     def _error(self, length: int) -> RequestTooLargeError:
         return RequestTooLargeError(

@@ -89,18 +89,18 @@ async def on_http_exception(request: Request, error: Exception) -> Response:
     return _answer(body, request.scope)
 
 
-async def on_unexpected(request: Request, error: Exception) -> Response:
-    """Handler for bugs: the caller learns that it was ours, the log learns the rest."""
+def bug_response(error: Exception, scope: Scope) -> JSONResponse:
+    """The answer for a bug: the caller learns that it was ours, the log learns the rest."""
     logger.error(
         "unexpected error",
         exc_info=error,
-        extra={"request_id": request.scope.get("state", {}).get("request_id")},
+        extra={"request_id": scope.get("state", {}).get("request_id")},
     )
     body = ErrorBody(
         code=ErrorCode.INTERNAL_ERROR,
         message=f"the service failed ({type(error).__name__}): its log has the details",
     )
-    return _answer(body, request.scope)
+    return _answer(body, scope)
 
 
 def _answer(

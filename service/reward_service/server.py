@@ -4,13 +4,13 @@ import logging
 import signal
 import socket
 import sys
-from types import FrameType
 from urllib.parse import urlunsplit
 
 import uvicorn
 from pythonjsonlogger.json import JsonFormatter
 
 from reward_service.app import create_app
+from reward_service.service import Service
 from reward_service.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -20,25 +20,28 @@ KEEP_ALIVE_SECONDS = 75
 
 
 class DrainingServer(uvicorn.Server):
-    """A server that stops being ready at the signal, before it stops listening."""
+    """A server that stops being ready before it stops listening."""
 
-    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """See `uvicorn.Server`; called by the signal handler."""
-        logger.info("draining", extra={"signal": signal.Signals(sig).name})
-        self.config.app.state.service.drain()  # type: ignore[union-attr]
-        super().handle_exit(sig, frame)
+    def __init__(self, config: uvicorn.Config, service: Service) -> None:
+        super().__init__(config)
+        self._service = service
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """See `uvicorn.Server`; runs on the event loop, not in the signal handler."""
+        logger.info("draining")
+        self._service.drain()
+        await super().shutdown(sockets)
 
 
 def serve(settings: Settings, listening: socket.socket) -> Exception | None:
     """Serve until a signal or a failure; returns what went wrong, if anything did."""
     _configure_logging(settings.log_level)
-    failures: list[Exception] = []
 
-    def on_failure(error: Exception) -> None:
-        failures.append(error)
+    def on_failure(_: Exception) -> None:
         server.should_exit = True
 
     app = create_app(settings, on_failure=on_failure)
+    service: Service = app.state.service
     server = DrainingServer(
         uvicorn.Config(
             app,
@@ -47,7 +50,8 @@ def serve(settings: Settings, listening: socket.socket) -> Exception | None:
             server_header=False,
             timeout_keep_alive=KEEP_ALIVE_SECONDS,
             timeout_graceful_shutdown=max(1, round(settings.drain_seconds)),
-        )
+        ),
+        service,
     )
     # uvicorn sends a signal it handled to itself once more at the end. A drain that answered
     # everyone is a success, so that second one must not kill the process.
@@ -57,7 +61,7 @@ def serve(settings: Settings, listening: socket.socket) -> Exception | None:
     place = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
     logger.info("listening", extra={"url": urlunsplit(("http", place, "", "", ""))})
     server.run(sockets=[listening])
-    return failures[0] if failures else None
+    return service.failure
 
 
 def _configure_logging(level: str) -> None:

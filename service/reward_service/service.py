@@ -52,31 +52,23 @@ class Service:
             max_concurrent_requests=self.settings.max_concurrent_requests,
             observer=self.metrics,
         )
-        self.metrics.set_model(
-            {
-                "model_id": loaded.model_id,
-                "revision": loaded.revision or "",
-                "kind": loaded.kind,
-                "dtype": loaded.dtype,
-                "device": loaded.device,
-                "fingerprint": loaded.fingerprint,
-                "runner": loaded.runner.path,
-            }
-        )
+        description = {
+            "model_id": loaded.model_id,
+            "revision": loaded.revision or "",
+            "kind": loaded.kind,
+            "dtype": loaded.dtype,
+            "device": loaded.device,
+            "fingerprint": loaded.fingerprint,
+            "runner": loaded.runner.path,
+        }
+        self.metrics.set_model(description)
         computing = self._engine.start()
         if self._is_draining:
             self._engine.refuse_new_work()
         self.metrics.set_ready(ready=self.is_ready)
         logger.info(
             "ready",
-            extra={
-                "model_id": loaded.model_id,
-                "fingerprint": loaded.fingerprint,
-                "runner": loaded.runner.path,
-                "dtype": loaded.dtype,
-                "device": loaded.device,
-                "loading_seconds": round(time.monotonic() - started, 3),
-            },
+            extra={**description, "loading_seconds": round(time.monotonic() - started, 3)},
         )
         await asyncio.wait([computing])
         if (reason := computing.exception()) is not None:
@@ -159,7 +151,7 @@ async def _in_daemon_thread(work: Callable[[], T]) -> T:
     loop = asyncio.get_running_loop()
     result: asyncio.Future[T] = loop.create_future()
 
-    def deliver(value: T | None, error: BaseException | None) -> None:
+    def deliver(value: T | None, error: Exception | None) -> None:
         if result.done():
             return
         if error is None:
@@ -171,8 +163,10 @@ async def _in_daemon_thread(work: Callable[[], T]) -> T:
         value, error = None, None
         try:
             value = work()
-        except BaseException as caught:  # noqa: BLE001 - handed to whoever awaits
+        except Exception as caught:  # noqa: BLE001 - handed to whoever awaits
             error = caught
+        except BaseException as caught:  # noqa: BLE001 - a panic of a Rust library, for one
+            error = RuntimeError(f"{type(caught).__name__}: {caught}")
         with suppress(RuntimeError):  # the loop has ended: nobody waits any more
             loop.call_soon_threadsafe(deliver, value, error)
 

@@ -7,7 +7,7 @@ from pydantic import Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, CliApp, SettingsConfigDict, SettingsError
 
 from reward_client.schema import DEFAULT_PORT
-from reward_service.errors import StartupError
+from reward_service.errors import StartupError, one_line
 
 NonEmpty = Annotated[str, Field(min_length=1)]
 
@@ -122,7 +122,7 @@ def read_settings(arguments: Sequence[str]) -> Settings:
     except ValidationError as error:
         raise StartupError("; ".join(map(_sentence, error.errors(include_url=False)))) from error
     except SettingsError as error:
-        raise StartupError(f"{' '.join(str(error).split())} (see {PROGRAM} --help)") from error
+        raise StartupError(f"{one_line(error)} (see {PROGRAM} --help)") from error
 
 
 def _sentence(error: object) -> str:

@@ -7,7 +7,7 @@ from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForSequenceClassification
 
 from reward_service.checkpoint import Checkpoint
-from reward_service.errors import StartupError
+from reward_service.errors import StartupError, one_line
 
 
 class SequenceClassifier:
@@ -81,7 +81,7 @@ def load_sequence_classifier(
         )
     except (ValueError, OSError, RuntimeError, KeyError, SafetensorError) as error:
         raise StartupError(
-            f"{checkpoint.model_id} cannot be loaded as a sequence classifier: {_line(error)}"
+            f"{checkpoint.model_id} cannot be loaded as a sequence classifier: {one_line(error)}"
         ) from error
     # transformers fills what is missing with random numbers: a random reward head is no reward.
     if missing := sorted(report["missing_keys"]):
@@ -106,16 +106,12 @@ def _read_config(checkpoint: Checkpoint, *, trust_remote_code: bool) -> Any:
                 "--trust-remote-code if you trust it"
             ) from error
         raise StartupError(
-            f"the configuration of {checkpoint.model_id} cannot be read: {_line(error)}"
+            f"the configuration of {checkpoint.model_id} cannot be read: {one_line(error)}"
         ) from error
 
 
 def _architectures(config: Any) -> str:
     return ", ".join(config.architectures or []) or "not named"
-
-
-def _line(error: Exception) -> str:
-    return " ".join(str(error).split())[:500]
 
 
 def position_limit(config: Any, *, tokenizer_limit: int, is_decoder: bool) -> int | None:
