@@ -75,6 +75,10 @@ class ModelRunner:
         self.max_batch_tokens = max_batch_tokens
         self._model = model
 
+    def prepare(self, groups: Sequence[SequenceGroup]) -> Sequence[SequenceGroup]:
+        """What can be done before the device is free; callable from any thread."""
+        return groups
+
     @torch.inference_mode()
     def run(self, groups: Sequence[SequenceGroup]) -> BatchReadings:
         """Raw outputs for every sequence of every group."""

@@ -1,6 +1,8 @@
 """The unit of work: token sequences, in groups that share a prompt."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+
+from reward_service.prefix_tree import sort_key
 
 
 @dataclass(frozen=True, slots=True)
@@ -12,6 +14,11 @@ class TokenSequence:
     """Index of the completion's first token, `None` where it is not known."""
     truncated_tokens: int = 0
     """Tokens dropped from the start of the prompt."""
+    key: bytes = field(init=False, repr=False, compare=False)
+    """The token ids as `prefix_tree.sort_key`, made once, where the sequence is."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "key", sort_key(self.token_ids))
 
     def __len__(self) -> int:
         return len(self.token_ids)
