@@ -19,6 +19,7 @@ from reward_service.errors import (
     StartupError,
     TemplateFailedError,
 )
+from reward_service.prefix_tree import shared_prefix
 from reward_service.sequences import SequenceGroup, TokenSequence
 
 MAX_CHARACTERS_PER_TOKEN = 250
@@ -379,12 +380,6 @@ def _token_at(encoding: Any, character: int, end: int) -> int:
 
 
 def _group(sequences: list[TokenSequence]) -> SequenceGroup:
-    # All lists lie between the smallest and the largest one, so what these two share, all share.
-    first = min(sequence.token_ids for sequence in sequences)
-    last = max(sequence.token_ids for sequence in sequences)
-    shared = 0
-    for one, other in zip(first, last, strict=False):
-        if one != other:
-            break
-        shared += 1
-    return SequenceGroup(tuple(sequences), shared_tokens=shared)
+    # All keys lie between the smallest and the largest one, so what these two share, all share.
+    keys = [sequence.key for sequence in sequences]
+    return SequenceGroup(tuple(sequences), shared_tokens=shared_prefix(min(keys), max(keys)))

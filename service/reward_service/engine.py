@@ -1,28 +1,32 @@
 """The heart: inputs go in, scores come out; joins encoder, scheduler and runner.
 
-Runs on one event loop with two threads, one that tokenises and one that owns the device. It knows
-nothing about HTTP, and needs neither FastAPI nor pydantic.
+Runs on one event loop with three threads: one tokenises, one owns the device, and one prepares the
+batch after the running one. It knows nothing about HTTP, and needs neither FastAPI nor pydantic.
 """
 
 import asyncio
 import logging
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
+from copy import copy
 from dataclasses import dataclass
-from typing import Protocol, TypeVar
+from functools import partial
+from typing import Any, Protocol, TypeVar
 
 from reward_service.encoding import Encoder, EncoderInput, Rendering, Truncation
 from reward_service.errors import (
     DeadlineExceededError,
+    DeviceFailedError,
     InferenceFailedError,
-    NonFiniteScoreError,
     NotReadyError,
     OverloadedError,
     ServiceError,
 )
 from reward_service.model_runner import BatchReadings, Reading
-from reward_service.scheduler import Scheduler, Work
+from reward_service.scheduler import Batch, Scheduler, Work
 from reward_service.sequences import SequenceGroup
 
 logger = logging.getLogger(__name__)
@@ -30,14 +34,26 @@ logger = logging.getLogger(__name__)
 RATE_MEMORY = 0.8
 """Weight of the past in the measured drain rate: the last handful of batches decides."""
 
+MAX_IN_FLIGHT = 2
+"""Batches at the device: one runs, one is ready to follow it."""
+
 T = TypeVar("T")
+P = TypeVar("P")
 
 
-class Runner(Protocol):
+class Runner(Protocol[P]):
     """What the engine needs of a `ModelRunner`."""
 
-    def run(self, groups: Sequence[SequenceGroup]) -> BatchReadings:
-        """Raw outputs for every sequence of every group."""
+    def prepare(self, groups: Sequence[SequenceGroup], /) -> P:
+        """All that can be done before the device is free; called from any thread."""
+        ...
+
+    def run(self, prepared: P, /) -> BatchReadings:
+        """Readings for every sequence of every group; called from the device thread alone.
+
+        Raises:
+            DeviceFailedError: no batch will be computed any more.
+        """
         ...
 
 
@@ -68,7 +84,7 @@ class ScoredGroup:
     """The readings of one input, aligned with its completions."""
 
     group: SequenceGroup
-    readings: list[Reading | NonFiniteScoreError]
+    readings: list[Reading | ServiceError]
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +103,7 @@ class _Job:
     """A request whose groups may be computed in several batches."""
 
     works: list[Work]
-    readings: dict[int, list[Reading]]
+    readings: dict[int, list[Reading | ServiceError]]
     """Filled as batches finish, by position in `works`."""
     done: asyncio.Future[None]
     admitted: float
@@ -95,6 +111,15 @@ class _Job:
     """Groups that no batch has taken yet."""
     first_batch_started: float = 0.0
     last_batch_ended: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class _Computed:
+    """What the device thread made of a batch."""
+
+    readings: BatchReadings
+    started: float
+    ended: float
 
 
 class Engine:
@@ -110,7 +135,7 @@ class Engine:
     def __init__(
         self,
         encoder: Encoder,
-        runner: Runner,
+        runner: Runner[Any],
         scheduler: Scheduler,
         *,
         max_concurrent_requests: int,
@@ -124,11 +149,14 @@ class Engine:
         self._observer = observer or Blind()
         self._clock = clock
         self._encoding_thread = ThreadPoolExecutor(1, thread_name_prefix="encoding")
+        # Not the encoding thread: the device must not wait for somebody's long conversation.
+        self._preparing_thread = ThreadPoolExecutor(1, thread_name_prefix="preparing")
         self._device_thread = ThreadPoolExecutor(1, thread_name_prefix="device")
+        self._in_flight: deque[tuple[Batch, Future[_Computed | None]]] = deque()
         self._jobs: dict[Work, tuple[_Job, int]] = {}
         self._open_requests = 0
         self._waiting_requests = 0
-        self._work_arrived = asyncio.Event()
+        self._wake = asyncio.Event()
         self._tokens_per_second: float | None = None
         self._is_stopping = False
         self._loop_task: asyncio.Task[None] | None = None
@@ -144,15 +172,15 @@ class Engine:
     def refuse_new_work(self) -> None:
         """From now on only what was admitted is computed."""
         self._is_stopping = True
-        self._work_arrived.set()
+        self._wake.set()
 
     async def stop(self) -> None:
-        """Compute what was admitted, then end both threads."""
+        """Compute what was admitted, then end the threads."""
         self.refuse_new_work()
         if self._loop_task is not None:
             await asyncio.wait([self._loop_task])
-        self._encoding_thread.shutdown(wait=False)
-        self._device_thread.shutdown(wait=False)
+        for thread in (self._encoding_thread, self._preparing_thread, self._device_thread):
+            thread.shutdown(wait=False)
 
     @property
     def is_alive(self) -> bool:
@@ -169,12 +197,16 @@ class Engine:
         timeout_seconds: float,
         truncation: Truncation = "error",
         priority: int = 0,
+        client: str = "",
     ) -> Scored:
         """Raw outputs for every completion of every input, in order.
 
+        Args:
+            client: who asks; clients take turns, so one cannot crowd out another.
+
         Raises:
-            ServiceError: the request as a whole fails. A completion without a finite output is
-                reported in its place instead.
+            ServiceError: the request as a whole fails. What goes wrong with one completion alone
+                is reported in its place instead.
         """
         started = self._clock()
         self._take_permit()
@@ -184,7 +216,10 @@ class Engine:
                     lambda: self._encoder.encode(inputs, truncation=truncation)
                 )
                 encoded = self._clock()
-                job = self._admit(groups, deadline=started + timeout_seconds, priority=priority)
+                deadline = started + timeout_seconds
+                job = self._admit(
+                    [Work(group, deadline, priority=priority, client=client) for group in groups]
+                )
                 try:
                     await job.done
                 finally:
@@ -229,13 +264,12 @@ class Engine:
         self._open_requests -= 1
         if self._is_stopping:
             # The engine waits for the last request, which may still have been encoding.
-            self._work_arrived.set()
+            self._wake.set()
 
     async def _encode(self, work: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._encoding_thread, work)
 
-    def _admit(self, groups: list[SequenceGroup], *, deadline: float, priority: int) -> _Job:
-        works = [Work(group, deadline=deadline, priority=priority) for group in groups]
+    def _admit(self, works: list[Work]) -> _Job:
         if self._loop_task is None or self._loop_task.done():
             raise NotReadyError("the service stopped", retry_after_seconds=1.0)
         self._scheduler.admit(works, tokens_per_second=self._tokens_per_second)
@@ -244,75 +278,115 @@ class Engine:
         self._jobs.update({work: (job, index) for index, work in enumerate(works)})
         self._waiting_requests += 1
         self._queue_changed()
-        self._work_arrived.set()
+        if self._may_cut_batch():
+            self._wake.set()
         return job
 
     def _withdraw(self, job: _Job) -> None:
         """Forget a job that is finished, failed or no longer wanted."""
-        self._scheduler.cancel(job.works)
-        if job.waiting:
-            self._waiting_requests -= 1
         for work in job.works:
-            self._jobs.pop(work, None)
-        self._queue_changed()
+            del self._jobs[work]
+        if job.waiting:
+            self._scheduler.cancel(job.works)
+            self._waiting_requests -= 1
+            self._queue_changed()
 
     # ---------------------------------------------------------------------------- batches
 
     async def _run(self) -> None:
         try:
             while True:
-                batch = self._scheduler.next_batch(self._clock())
-                self._note_taken(batch)
-                if batch:
-                    await self._compute(batch)
-                elif self._is_stopping and not self._open_requests:
+                while self._in_flight and self._in_flight[0][1].done():
+                    self._deliver(*self._in_flight.popleft())
+                if self._may_cut_batch() and self._cut_batch():
+                    continue
+                if self._is_stopping and not self._in_flight and not self._open_requests:
                     return
-                else:
-                    self._work_arrived.clear()
-                    await self._work_arrived.wait()
+                self._wake.clear()
+                await self._wake.wait()
         finally:
             # Whatever ended the loop, nobody is left waiting.
             for job, _ in [*self._jobs.values()]:
                 _fail(job, NotReadyError("the service stopped", retry_after_seconds=1.0))
 
-    def _note_taken(self, batch: list[Work]) -> None:
-        for work in batch:
+    def _may_cut_batch(self) -> bool:
+        """Whether the next batch is cut now rather than later.
+
+        An idle device takes what there is. While it is busy, only a batch that is full already is
+        cut and prepared ahead: a smaller one would miss what arrives until the device is free, and
+        is prepared quickly then.
+        """
+        if not self._in_flight:
+            return True
+        return len(self._in_flight) < MAX_IN_FLIGHT and self._scheduler.has_full_batch
+
+    def _cut_batch(self) -> bool:
+        """Send the next batch to the device; returns whether there was one."""
+        batch = self._scheduler.next_batch(self._clock())
+        for work in batch.works:
             job, _ = self._jobs[work]
             job.waiting -= 1
             if not job.waiting:
                 self._waiting_requests -= 1
         self._queue_changed()
+        if not batch.works:
+            return False
+        prepare: Callable[[], Any] = partial(
+            self._runner.prepare, [work.group for work in batch.works]
+        )
+        if self._in_flight:
+            prepare = self._preparing_thread.submit(prepare).result
+        # It stands behind the running batch and follows it without asking the event loop.
+        computed = self._device_thread.submit(self._compute, batch, prepare)
+        self._in_flight.append((batch, computed))
+        computed.add_done_callback(self._wake_from_thread)
+        return True
 
-    async def _compute(self, batch: list[Work]) -> None:
-        """Run one batch and deliver its readings; a failure reaches only this batch's callers."""
+    def _compute(self, batch: Batch, prepare: Callable[[], Any]) -> _Computed | None:
+        """In the device thread: run one batch, unless all its callers have left."""
+        if not any(work in self._jobs for work in batch.works):
+            return None
         started = self._clock()
-        groups = [work.group for work in batch]
-        loop = asyncio.get_running_loop()
+        readings = self._runner.run(prepare())
+        return _Computed(readings, started, self._clock())
+
+    def _wake_from_thread(self, _: Future[_Computed | None]) -> None:
+        assert self._loop_task is not None
+        with suppress(RuntimeError):  # the event loop has ended: nobody waits any more
+            self._loop_task.get_loop().call_soon_threadsafe(self._wake.set)
+
+    def _deliver(self, batch: Batch, future: Future[_Computed | None]) -> None:
+        """Hand out a batch's readings; a failure reaches only this batch's callers."""
+        wanted = [work for work in batch.works if work in self._jobs]
         try:
-            readings = await loop.run_in_executor(self._device_thread, self._runner.run, groups)
+            computed = future.result()
+        except DeviceFailedError:
+            raise
         except Exception as error:
-            logger.exception("a batch failed", extra={"groups": len(groups)})
-            for work in batch:
-                if work in self._jobs:
-                    failure = InferenceFailedError(
-                        f"the model failed on the batch with this request: {error}"
-                    )
-                    failure.__cause__ = error
-                    _fail(self._jobs[work][0], failure)
+            logger.exception("a batch failed", extra={"groups": len(batch.works)})
+            for work in wanted:
+                failure = InferenceFailedError(
+                    f"the model failed on the batch with this request: {error}"
+                )
+                failure.__cause__ = error
+                _fail(self._jobs[work][0], failure)
             return
-        ended = self._clock()
-        self._measure_rate(readings.input_tokens, ended - started)
-        self._observer.batch_ran(readings, seconds=ended - started)
-        for work, group_readings in zip(batch, readings.groups, strict=True):
+        if computed is None:
+            return
+        seconds = computed.ended - computed.started
+        self._measure_rate(batch.tokens, seconds)
+        self._observer.batch_ran(computed.readings, seconds=seconds)
+        for work, readings in zip(batch.works, computed.readings.groups, strict=True):
             if work in self._jobs:
                 job, index = self._jobs[work]
-                job.first_batch_started = job.first_batch_started or started
-                job.last_batch_ended = ended
-                job.readings[index] = group_readings
+                job.first_batch_started = job.first_batch_started or computed.started
+                job.last_batch_ended = computed.ended
+                job.readings[index] = readings
                 if len(job.readings) == len(job.works) and not job.done.done():
                     job.done.set_result(None)
 
     def _measure_rate(self, tokens: int, seconds: float) -> None:
+        """Learn how fast the queue drains, in the scheduler's tokens."""
         rate = tokens / max(seconds, 1e-6)
         if self._tokens_per_second is None:
             self._tokens_per_second = rate
@@ -332,23 +406,27 @@ def _fail(job: _Job, error: ServiceError) -> None:
 
 
 def _scored(job: _Job, *, encoding_seconds: float) -> Scored:
-    groups = []
-    for index, work in enumerate(job.works):
-        checked: list[Reading | NonFiniteScoreError] = []
-        for position, reading in enumerate(job.readings[index]):
-            checked.append(
-                reading
-                if reading.is_finite
-                else NonFiniteScoreError(
-                    "the model's output for this completion is not a finite number",
-                    input_index=index,
-                    completion_index=position,
-                )
-            )
-        groups.append(ScoredGroup(work.group, checked))
+    groups = [
+        ScoredGroup(
+            work.group,
+            [
+                # A copy, because the runner may give one error to all that failed together.
+                copy(reading).at(input_index=index, completion_index=position)
+                if isinstance(reading, ServiceError)
+                else reading
+                for position, reading in enumerate(job.readings[index])
+            ],
+        )
+        for index, work in enumerate(job.works)
+    ]
     return Scored(
         groups,
-        computed_tokens=sum(r.computed_tokens for rs in job.readings.values() for r in rs),
+        computed_tokens=sum(
+            reading.computed_tokens
+            for group in groups
+            for reading in group.readings
+            if isinstance(reading, Reading)
+        ),
         encoding_seconds=encoding_seconds,
         queue_seconds=job.first_batch_started - job.admitted,
         inference_seconds=job.last_batch_ended - job.first_batch_started,

@@ -13,6 +13,10 @@ class StartupError(Exception):
     """The service cannot start; the message is one sentence with the remedy."""
 
 
+class DeviceFailedError(Exception):
+    """The device cannot compute any more (a GPU after an illegal access): only a restart helps."""
+
+
 def one_line(error: BaseException) -> str:
     """Another library's message, fit to stand in a sentence of ours."""
     return " ".join(str(error).split())[:MAX_QUOTED_CHARACTERS]

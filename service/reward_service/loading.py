@@ -111,7 +111,7 @@ def load_model(settings: Settings) -> LoadedModel:
     for warning in encoder.start_warnings:
         logger.warning(warning)
     runner = ModelRunner(model, max_batch_tokens=_batch_limit(settings, model))
-    runner.prove(_probe_groups(encoder))
+    runner.prove(_probe_groups(encoder), attention=settings.attention)
     return _described(settings, checkpoint, config, model, encoder, runner)
 
 

@@ -1,35 +1,52 @@
 """The only part that runs the model: groups of sequences in, raw outputs out.
 
-Blocking; called from the engine's device thread alone. Today it sorts sequences by length and runs
-padded batches within the token budget; what calls it already says which tokens are shared.
+Proves at start-up which way of packing gives the model's own scores, and keeps one bad sequence, or
+too little memory, from failing the others.
 """
 
 import logging
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import torch
 
-from reward_service.errors import StartupError
+from reward_service.attention import UnsupportedAttentionError
+from reward_service.errors import (
+    DeviceFailedError,
+    InferenceFailedError,
+    NonFiniteScoreError,
+    ServiceError,
+    StartupError,
+    one_line,
+)
 from reward_service.models.reward_model import RewardModel
+from reward_service.packing import (
+    NoPacking,
+    Packing,
+    PaddedPacking,
+    Pass,
+    RunnerPath,
+    TreePacking,
+)
 from reward_service.sequences import SequenceGroup, TokenSequence
 
 logger = logging.getLogger(__name__)
 
-MAX_PADDING = 1 / 8
-"""Share of padding at which a padded batch is cut, once it is worth running."""
-
-MIN_BATCH_TOKENS = 512
-"""Below this, one forward pass costs more than the padding that cutting would save."""
-
 PROOF_TOLERANCE = {torch.float32: 1e-4, torch.float64: 1e-4}
-"""How far a padded score may be from one computed alone, relative to the largest, at start-up."""
+"""How far a packed score may be from one computed alone, relative to the largest, at start-up."""
 
 HALF_PRECISION_TOLERANCE = 0.05
 
-RunnerPath = Literal["padded", "alone"]
+PASSES_BEFORE_GROWING = 64
+"""After memory ran out: so many passes must fit before a larger one is tried again."""
+
+GROWTH = 1.25
+
+Outputs = tuple[float, ...]
+
+Attention = Literal["auto", "tree", "padded"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,29 +54,32 @@ class Reading:
     """What the model says about one sequence."""
 
     outputs: tuple[float, ...]
-    """Raw outputs, one per label."""
+    """Raw outputs, one per label; finite."""
     computed_tokens: int
-    """Tokens computed for it, its padding included."""
-
-    @property
-    def is_finite(self) -> bool:
-        """Whether every output is a number."""
-        return all(map(math.isfinite, self.outputs))
+    """Tokens computed because of it: what it shares is counted once, padding is counted."""
 
 
 @dataclass(frozen=True, slots=True)
 class BatchReadings:
     """Readings of a batch: a list per group, aligned with its sequences."""
 
-    groups: list[list[Reading]]
+    groups: list[list[Reading | ServiceError]]
+    """Where a sequence has no reading, the reason."""
     input_tokens: int
+    """Tokens of all sequences, shared ones counted once per sequence."""
+    computed_tokens: int
+    """Tokens that went through the model."""
     padded_tokens: int
     """Padding among the computed tokens."""
 
-    @property
-    def computed_tokens(self) -> int:
-        """All tokens that went through the model."""
-        return sum(reading.computed_tokens for group in self.groups for reading in group)
+
+@dataclass(frozen=True, slots=True)
+class PreparedBatch:
+    """A batch of which everything is done but the forward passes."""
+
+    groups: Sequence[SequenceGroup]
+    sequences: list[TokenSequence]
+    passes: list[Pass]
 
 
 class ModelRunner:
@@ -71,103 +91,202 @@ class ModelRunner:
     """
 
     def __init__(self, model: RewardModel, *, max_batch_tokens: int) -> None:
-        self.path: RunnerPath = "padded"
         self.max_batch_tokens = max_batch_tokens
         self._model = model
+        self._packing: Packing = NoPacking(model)
+        self._memory = _WorkingBudget(max_batch_tokens)
 
-    def prepare(self, groups: Sequence[SequenceGroup]) -> Sequence[SequenceGroup]:
-        """What can be done before the device is free; callable from any thread."""
-        return groups
+    @property
+    def path(self) -> RunnerPath:
+        """How sequences are packed; one by one until `prove` was called."""
+        return self._packing.path
+
+    def prepare(self, groups: Sequence[SequenceGroup]) -> PreparedBatch:
+        """Everything that can be done before the device is free; callable from any thread."""
+        sequences = [sequence for group in groups for sequence in group.sequences]
+        passes = self._packing.passes(sequences, budget=self._memory.tokens)
+        return PreparedBatch(groups, sequences, [*passes])
 
     @torch.inference_mode()
-    def run(self, groups: Sequence[SequenceGroup]) -> BatchReadings:
-        """Raw outputs for every sequence of every group."""
-        sequences = [sequence for group in groups for sequence in group.sequences]
-        readings: list[Reading | None] = [None] * len(sequences)
-        cuts = [*self._cut(sequences)]
-        outputs = [self._forward([sequences[i] for i in cut]) for cut in cuts]
-        # The one host-device synchronisation of the batch.
-        values = torch.cat(outputs).tolist() if outputs else []
-        rows = iter(values)
-        padded_tokens = 0
-        for cut in cuts:
-            longest = len(sequences[cut[-1]])
-            for i in cut:
-                readings[i] = Reading(tuple(next(rows)), computed_tokens=longest)
-                padded_tokens += longest - len(sequences[i])
-        in_order = iter(readings)
+    def run(self, batch: PreparedBatch) -> BatchReadings:
+        """Raw outputs for every sequence of every group, or what went wrong with it.
+
+        Raises:
+            DeviceFailedError: this process cannot compute any more.
+        """
+        outputs = self._computed(batch.passes, batch.sequences)
+        tokens = [0] * len(batch.sequences)
+        for one in batch.passes:
+            for place, computed in zip(one.places, one.computed_tokens, strict=True):
+                tokens[place] = computed
+        in_order = (
+            output if isinstance(output, ServiceError) else Reading(output, computed)
+            for output, computed in zip(outputs, tokens, strict=True)
+        )
         return BatchReadings(
-            groups=[[_present(next(in_order)) for _ in group.sequences] for group in groups],
-            input_tokens=sum(map(len, sequences)),
-            padded_tokens=padded_tokens,
+            groups=[[next(in_order) for _ in group.sequences] for group in batch.groups],
+            input_tokens=sum(map(len, batch.sequences)),
+            computed_tokens=sum(tokens),
+            padded_tokens=sum(one.padded_tokens for one in batch.passes),
         )
 
-    @torch.inference_mode()
-    def prove(self, probes: Sequence[SequenceGroup]) -> None:
-        """Compare padded batches with transformers' plain forward, and stop padding if they differ.
+    # ------------------------------------------------------------------------------ the proof
 
-        An architecture that lets padding leak into the score must never serve a wrong number; it is
-        served one sequence at a time instead.
+    @torch.inference_mode()
+    def prove(self, probes: Sequence[SequenceGroup], *, attention: Attention = "auto") -> None:
+        """Choose the fastest packing that gives the scores of transformers' plain forward.
+
+        An architecture that nobody thought of must never serve a wrong number: where packing
+        changes a score, or reaches for something that is not there, the next slower way is taken.
 
         Args:
             probes: groups with shared prompts and different lengths.
+            attention: `tree` insists on the tree, `padded` does not try it.
+
+        Raises:
+            StartupError: the tree was insisted on, and is refused.
         """
         sequences = [sequence for group in probes for sequence in group.sequences]
-        alone = torch.cat([self._plain(sequence) for sequence in sequences])
-        tolerance = PROOF_TOLERANCE.get(self._model.dtype, HALF_PRECISION_TOLERANCE)
+        budget = sum(map(len, sequences)) * len(sequences)
+        alone = NoPacking(self._model)
+        expected = _stacked([*alone.passes(sequences, budget=budget)], sequences)
+        packings: list[Packing] = [PaddedPacking(self._model)]
+        if attention != "padded":
+            packings.insert(0, TreePacking(self._model))
+        for packing in packings:
+            reason = self._refusal(packing, sequences, expected, budget=budget)
+            if reason is None:
+                self._packing = packing
+                return
+            if packing.path == attention:
+                raise StartupError(
+                    f"--attention {attention}: {reason}; "
+                    "--attention auto serves the model without sharing prompts"
+                )
+            # An encoder is never packed in a tree: nothing that an operator should look into.
+            level = logging.WARNING if self._model.reads_last_token else logging.INFO
+            logger.log(level, "not served by the path %r: %s", packing.path, reason)
+        self._packing = alone
+
+    def _refusal(
+        self,
+        packing: Packing,
+        sequences: Sequence[TokenSequence],
+        expected: torch.Tensor,
+        *,
+        budget: int,
+    ) -> str | None:
+        """Why a packing must not be used for this model."""
         try:
-            together = self._forward(sequences)
-            scale = max(1.0, alone.abs().max().item())
-            difference = (together - alone).abs().max().item() / scale
-        except (RuntimeError, ValueError, IndexError) as error:
-            logger.warning("the model refuses padded batches: %s", error)
-            difference = math.nan
-        # Written so that NaN fails the proof.
-        if not difference <= tolerance:
-            self.path = "alone"
-            logger.warning(
-                "padded batches differ from transformers' plain forward "
-                "(by %.1e, allowed %.1e): serving one sequence at a time",
-                difference,
-                tolerance,
+            self._model.attend_by(packing.path)
+            computed = _stacked([*packing.passes(sequences, budget=budget)], sequences)
+            difference = (computed - expected).abs().max().item()
+        except UnsupportedAttentionError as error:
+            return str(error)
+        except (RuntimeError, ValueError, IndexError, TypeError, KeyError) as error:
+            return f"the model refuses it ({type(error).__name__}: {one_line(error)})"
+        tolerance = PROOF_TOLERANCE.get(self._model.dtype, HALF_PRECISION_TOLERANCE)
+        relative = difference / max(1.0, expected.abs().max().item())
+        # Written so that NaN is refused.
+        if relative <= tolerance:
+            return None
+        return (
+            f"scores differ from transformers' plain forward by {relative:.1e} "
+            f"of the largest, {tolerance:.0e} is allowed"
+        )
+
+    # ---------------------------------------------------------------------------- computing
+
+    def _computed(
+        self, passes: Iterable[Pass], sequences: Sequence[TokenSequence]
+    ) -> list[Outputs | ServiceError]:
+        """Outputs in the order of the sequences."""
+        outputs: dict[int, Outputs | ServiceError] = {}
+        for one in passes:
+            members = [sequences[place] for place in one.places]
+            outputs.update(zip(one.places, self._forward(one, members), strict=True))
+        return [outputs[place] for place in range(len(sequences))]
+
+    def _again(self, sequences: Sequence[TokenSequence]) -> list[Outputs | ServiceError]:
+        return self._computed(
+            self._packing.passes(sequences, budget=self._memory.tokens), sequences
+        )
+
+    def _forward(
+        self, one: Pass, sequences: Sequence[TokenSequence]
+    ) -> list[Outputs | ServiceError]:
+        """Outputs of one pass; what fails is computed again in halves, down to one sequence."""
+        tokens = sum(one.computed_tokens)
+        try:
+            # `tolist` is the one synchronisation of host and device.
+            values = [tuple(row) for row in one.forward().tolist()]
+        except torch.AcceleratorError as error:
+            raise DeviceFailedError(one_line(error)) from error
+        except Exception as error:  # noqa: BLE001 - whose fault it is, the halves will tell
+            failure = error
+        else:
+            self._memory.fitted()
+            return self._finite(values, sequences)
+        if _is_out_of_memory(failure):
+            self._memory.exceeded(tokens)
+        logger.warning(
+            "a forward pass failed: %s",
+            one_line(failure),
+            extra={"sequences": len(sequences), "tokens": tokens},
+        )
+        if len(sequences) == 1:
+            reason = (
+                f"there is not enough memory for its {len(sequences[0])} tokens"
+                if _is_out_of_memory(failure)
+                else f"the model failed on it: {one_line(failure)}"
             )
+            return [
+                _caused(InferenceFailedError(f"this completion has no score: {reason}"), failure)
+            ]
+        # What the failed pass holds on the device must be free before the next one starts.
+        del one, failure
+        _release_memory(self._model.device)
+        half = len(sequences) // 2
+        return self._again(sequences[:half]) + self._again(sequences[half:])
 
-    def _cut(self, sequences: Sequence[TokenSequence]) -> Iterator[list[int]]:
-        """Indices of sequences for one forward pass each, shortest first."""
-        order = sorted(range(len(sequences)), key=lambda i: len(sequences[i]))
-        if self.path == "alone":
-            yield from ([i] for i in order)
+    def _finite(
+        self, values: list[Outputs], sequences: Sequence[TokenSequence]
+    ) -> list[Outputs | ServiceError]:
+        """The same values; those that are not finite are computed again without neighbours.
+
+        A mask multiplies what it hides by zero, and zero times infinity is no number: one
+        overflowing sequence could take others with it.
+        """
+        outputs: list[Outputs | ServiceError] = [*values]
+        suspects = [i for i, row in enumerate(values) if not all(map(math.isfinite, row))]
+        if len(sequences) == 1 and suspects:
+            message = "the model's output for this completion is not a finite number"
+            return [NonFiniteScoreError(message)]
+        for i in suspects:
+            [outputs[i]] = self._again([sequences[i]])
+        return outputs
+
+
+class _WorkingBudget:
+    """How many tokens a pass may have: less after memory ran out, then slowly more again."""
+
+    def __init__(self, most: int) -> None:
+        self.tokens = most
+        self._most = most
+        self._fitted = 0
+
+    def exceeded(self, tokens: int) -> None:
+        self.tokens = max(1, min(self.tokens, tokens // 2))
+        self._fitted = 0
+        logger.warning("memory ran out: passes of %d tokens from now on", self.tokens)
+
+    def fitted(self) -> None:
+        if self.tokens == self._most:
             return
-        cut: list[int] = []
-        tokens = 0
-        for i in order:
-            length = len(sequences[i])
-            padded = length * (len(cut) + 1)
-            padding = padded - tokens - length
-            over_budget = padded > self.max_batch_tokens
-            wasteful = tokens >= MIN_BATCH_TOKENS and padding > MAX_PADDING * padded
-            if cut and (over_budget or wasteful):
-                yield cut
-                cut, tokens = [], 0
-            cut.append(i)
-            tokens += length
-        if cut:
-            yield cut
-
-    def _forward(self, sequences: Sequence[TokenSequence]) -> torch.Tensor:
-        """Outputs of one pass, [sequences, labels]."""
-        if self.path == "alone":
-            return torch.cat([self._plain(sequence) for sequence in sequences])
-        lengths = torch.tensor([len(sequence) for sequence in sequences])
-        token_ids = torch.full((len(sequences), int(lengths.max())), self._model.pad_token_id)
-        for row, sequence in zip(token_ids, sequences, strict=True):
-            row[: len(sequence)] = torch.tensor(sequence.token_ids)
-        device = self._model.device
-        return self._model.outputs(token_ids.to(device), lengths.to(device))
-
-    def _plain(self, sequence: TokenSequence) -> torch.Tensor:
-        token_ids = torch.tensor([[*sequence.token_ids]], device=self._model.device)
-        return self._model.plain_outputs(token_ids)
+        self._fitted += 1
+        if self._fitted >= PASSES_BEFORE_GROWING:
+            self.tokens = min(self._most, math.ceil(self.tokens * GROWTH))
+            self._fitted = 0
 
 
 def choose_device(requested: str) -> str:
@@ -187,6 +306,25 @@ def choose_device(requested: str) -> str:
     return requested
 
 
-def _present(reading: Reading | None) -> Reading:
-    assert reading is not None
-    return reading
+def _stacked(passes: Sequence[Pass], sequences: Sequence[TokenSequence]) -> torch.Tensor:
+    """Outputs of all passes in the order of the sequences, without any care for failures."""
+    order = [place for one in passes for place in one.places]
+    assert sorted(order) == list(range(len(sequences)))
+    outputs = torch.cat([one.forward() for one in passes])
+    return outputs[torch.tensor(order).argsort().to(outputs.device)]
+
+
+def _caused(error: ServiceError, cause: Exception) -> ServiceError:
+    # Without the traceback, which would keep the failed pass's tensors alive.
+    error.__cause__ = cause.with_traceback(None)
+    return error
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    # The CPU's allocator has no exception class of its own.
+    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+
+
+def _release_memory(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.empty_cache()

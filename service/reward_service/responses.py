@@ -24,16 +24,20 @@ _NOT_AN_OBJECT = frozenset({"missing", "dict_type", "model_type", "model_attribu
 """pydantic's names for a body that is empty, or anything but an object."""
 
 
-def error_response(error: ServiceError, scope: Scope) -> JSONResponse:
-    """The answer for one of our own errors; its code is noted for log and metrics."""
-    body = ErrorBody(
+def error_body(error: ServiceError) -> ErrorBody:
+    """One of our own errors as callers see it."""
+    return ErrorBody(
         code=ErrorCode(error.code),
         message=error.message,
         input_index=error.input_index,
         completion_index=error.completion_index,
         limit=error.limit,
     )
-    return _answer(body, scope, retry_after_seconds=error.retry_after_seconds)
+
+
+def error_response(error: ServiceError, scope: Scope) -> JSONResponse:
+    """The answer for one of our own errors; its code is noted for log and metrics."""
+    return _answer(error_body(error), scope, retry_after_seconds=error.retry_after_seconds)
 
 
 async def on_service_error(request: Request, error: Exception) -> Response:

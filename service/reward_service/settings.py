@@ -51,6 +51,10 @@ class Settings(BaseSettings):
     device: NonEmpty = "auto"
     """`cpu`, `cuda`, `cuda:1`, …; `auto` takes a GPU where there is one."""
 
+    attention: Literal["auto", "tree", "padded"] = "auto"
+    """`tree` computes every distinct token once, `padded` pads batches; `auto` takes the tree where
+    it proves to give the model's own scores."""
+
     chat_template: NonEmpty | None = None
     """Built-in name, Jinja file, or the template itself. Default: the tokenizer's own."""
 

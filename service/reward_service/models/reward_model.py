@@ -1,8 +1,10 @@
 """What the runner needs of a reward model, whatever its family."""
 
-from typing import Protocol
+from typing import Literal, Protocol
 
 import torch
+
+from reward_service.attention import TreePlan
 
 
 class RewardModel(Protocol):
@@ -16,12 +18,31 @@ class RewardModel(Protocol):
     """The outputs are read at the last token; otherwise the head pools in its own way."""
     device: torch.device
     dtype: torch.dtype
+    position_boundary: int | None
+    """Sequences longer than this get other position embeddings (longrope), all in their pass with
+    them: they never share one with shorter sequences."""
+
+    def attend_by(self, path: Literal["tree", "padded", "alone"]) -> None:
+        """Switch the model's attention to what this path needs.
+
+        Raises:
+            UnsupportedAttentionError: the architecture cannot be packed in a tree.
+        """
+        ...
+
+    def tree_outputs(self, plan: TreePlan) -> torch.Tensor:
+        """Raw outputs of sequences packed in a tree, [sequences, labels], float32.
+
+        Raises:
+            UnsupportedAttentionError: attention over the tree is not all that the layers ask for.
+        """
+        ...
 
     def outputs(self, token_ids: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
         """Raw outputs, [batch, labels], float32.
 
         Args:
-            token_ids: [batch, length], padded on the right.
+            token_ids: [batch, length] on the CPU, padded on the right.
             lengths: [batch], tokens of each row that are not padding.
         """
         ...
@@ -30,6 +51,6 @@ class RewardModel(Protocol):
         """The same from transformers' own forward of one unpadded sequence, as the oracle.
 
         Args:
-            token_ids: [1, length].
+            token_ids: [1, length] on the CPU.
         """
         ...

@@ -1,11 +1,17 @@
 """Any `AutoModelForSequenceClassification`: decoders with a `score` head, and encoders."""
 
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForSequenceClassification
 
+from reward_service.attention import (
+    PREFIX_TREE,
+    TreePlan,
+    UnsupportedAttentionError,
+    check_layers,
+)
 from reward_service.checkpoint import Checkpoint
 from reward_service.errors import StartupError, one_line
 
@@ -26,16 +32,36 @@ class SequenceClassifier:
         self.device: torch.device = model.device
         self.dtype: torch.dtype = model.dtype
         self.reads_last_token = isinstance(getattr(model, "score", None), torch.nn.Module)
+        self.position_boundary = _position_boundary(model.config.get_text_config())
         self._model = model
+        self._own_attention = model.config._attn_implementation
         if self.reads_last_token:
             # Without a pad id, transformers' forward of one sequence reads its last token.
             for config in (model.config, model.config.get_text_config()):
                 config.pad_token_id = None
 
+    def attend_by(self, path: Literal["tree", "padded", "alone"]) -> None:
+        """See `RewardModel.attend_by`."""
+        if path == "tree" and not self.reads_last_token:
+            raise UnsupportedAttentionError("an encoder attends in both directions")
+        wanted = PREFIX_TREE if path == "tree" else self._own_attention
+        self._model.set_attn_implementation(wanted)
+
+    def tree_outputs(self, plan: TreePlan) -> torch.Tensor:
+        """See `RewardModel.tree_outputs`."""
+        with plan.active():
+            hidden = self._model.base_model(
+                input_ids=plan.token_ids, position_ids=plan.positions, use_cache=False
+            ).last_hidden_state[0]  # [tokens, width]
+        check_layers(self._model.config.get_text_config(), plan.windows)
+        scores: torch.Tensor = self._model.score(hidden[plan.ends])
+        return scores.float()
+
     def outputs(self, token_ids: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
         """See `RewardModel.outputs`."""
+        token_ids, lengths = token_ids.to(self.device), lengths.to(self.device)
         if not self.reads_last_token:
-            positions = torch.arange(token_ids.shape[1], device=token_ids.device)
+            positions = torch.arange(token_ids.shape[1], device=self.device)
             mask = (positions[None, :] < lengths[:, None]).long()  # [batch, length]
             logits: torch.Tensor = self._model(input_ids=token_ids, attention_mask=mask).logits
             return logits.float()
@@ -44,13 +70,13 @@ class SequenceClassifier:
         hidden = self._model.base_model(
             input_ids=token_ids, use_cache=False
         ).last_hidden_state  # [batch, length, width]
-        rows = torch.arange(len(lengths), device=token_ids.device)
+        rows = torch.arange(len(lengths), device=self.device)
         scores: torch.Tensor = self._model.score(hidden[rows, lengths - 1])
         return scores.float()
 
     def plain_outputs(self, token_ids: torch.Tensor) -> torch.Tensor:
         """See `RewardModel.plain_outputs`."""
-        logits: torch.Tensor = self._model(input_ids=token_ids).logits
+        logits: torch.Tensor = self._model(input_ids=token_ids.to(self.device)).logits
         return logits.float()
 
 
@@ -129,3 +155,16 @@ def position_limit(config: Any, *, tokenizer_limit: int, is_decoder: bool) -> in
     if not is_decoder or not limits:
         limits += [tokenizer_limit] if tokenizer_limit < 10**9 else []
     return min(limits, default=None)
+
+
+def _position_boundary(text_config: Any) -> int | None:
+    """Where transformers switches a whole pass to the factors for long texts (longrope)."""
+    parameters = getattr(text_config, "rope_parameters", None) or {}
+    # One set for all layers, or one for each type of layer.
+    sets = [parameters, *(value for value in parameters.values() if isinstance(value, dict))]
+    boundaries = [
+        int(one["original_max_position_embeddings"])
+        for one in sets
+        if one.get("rope_type") == "longrope"
+    ]
+    return min(boundaries, default=None)

@@ -19,19 +19,21 @@ async def while_connected(request: Request, work: Coroutine[Any, Any, T]) -> T:
     Raises:
         CallerGoneError: the caller went away; nobody can be told anything any more.
     """
-    working = asyncio.ensure_future(work)
-    watching = asyncio.ensure_future(_disconnected(request))
     try:
-        await asyncio.wait([working, watching], return_when=asyncio.FIRST_COMPLETED)
-        if not working.done():
-            raise CallerGoneError
-        return working.result()
-    finally:
-        for task in (working, watching):
-            task.cancel()
-        await asyncio.gather(working, watching, return_exceptions=True)
+        async with asyncio.timeout(None) as connected:
+            watching = asyncio.create_task(_watch(request, connected))
+            try:
+                return await work
+            finally:
+                watching.cancel()
+    except TimeoutError:
+        if connected.expired():
+            raise CallerGoneError from None
+        raise
 
 
-async def _disconnected(request: Request) -> None:
+async def _watch(request: Request, connected: asyncio.Timeout) -> None:
+    """End `connected` when the caller goes away."""
     while (await request.receive())["type"] != "http.disconnect":
         pass
+    connected.reschedule(asyncio.get_running_loop().time())

@@ -1,14 +1,12 @@
 """RewardServe's own routes: the wire contract of `reward_client.schema`, word for word."""
 
 import time
-from typing import Annotated
 
-from fastapi import APIRouter, Depends, Request, Response
+from fastapi import APIRouter, Request, Response
 
 from reward_client.schema import (
     ERROR_RULES,
     ErrorBody,
-    ErrorCode,
     ErrorResponse,
     HealthResponse,
     InfoResponse,
@@ -36,8 +34,9 @@ from reward_service.encoding import (
     Rendering,
 )
 from reward_service.engine import Scored, ScoredGroup
-from reward_service.errors import NonFiniteScoreError, TooManyInputsError
+from reward_service.errors import ServiceError, TooManyInputsError
 from reward_service.loading import LoadedModel
+from reward_service.responses import error_body
 from reward_service.routes.connection import while_connected
 from reward_service.service import Service
 
@@ -58,13 +57,11 @@ def _service(request: Request) -> Service:
     return service
 
 
-ServiceOfApp = Annotated[Service, Depends(_service)]
-
-
-@router.post("/score", responses=ERRORS)
-async def score(body: ScoreRequest, request: Request, service: ServiceOfApp) -> ScoreResponse:
+@router.post("/score", response_model=ScoreResponse, responses=ERRORS)
+async def score(body: ScoreRequest, request: Request) -> Response:
     """Raw scores of completions, in order."""
     started = time.perf_counter()
+    service = _service(request)
     engine, loaded = service.engine, service.loaded
     _check_size(body.inputs, service)
     limit = service.settings.request_timeout_seconds
@@ -75,11 +72,12 @@ async def score(body: ScoreRequest, request: Request, service: ServiceOfApp) -> 
             timeout_seconds=min(body.timeout_seconds or limit, limit),
             truncation=body.truncation,
             priority=body.priority,
+            client=request.client.host if request.client else "",
         ),
     )
     _account(scored, request, service)
-    return ScoreResponse(
-        model=service.identity(),
+    answer = ScoreResponse(
+        model=service.identity,
         results=[_result(group, loaded, objectives=body.objectives) for group in scored.groups],
         usage=Usage(
             input_tokens=sum(group.group.input_tokens for group in scored.groups),
@@ -92,27 +90,31 @@ async def score(body: ScoreRequest, request: Request, service: ServiceOfApp) -> 
             total_seconds=time.perf_counter() - started,
         ),
     )
+    # Written here: FastAPI would check once more what was checked when it was made.
+    return Response(answer.model_dump_json(), media_type="application/json")
 
 
 @router.post("/render", responses=ERRORS)
-async def render(body: RenderRequest, request: Request, service: ServiceOfApp) -> RenderResponse:
+async def render(body: RenderRequest, request: Request) -> RenderResponse:
     """What would be scored: text, tokens, and the position that is read."""
+    service = _service(request)
     engine, loaded = service.engine, service.loaded
     _check_size(body.inputs, service)
     inputs = [_encoder_input(one) for one in body.inputs]
     renderings = await while_connected(request, engine.render(inputs, truncation=body.truncation))
     return RenderResponse(
-        model=service.identity(),
+        model=service.identity,
         results=[[_rendered(one, loaded) for one in group] for group in renderings],
     )
 
 
 @router.get("/info", responses=ERRORS)
-async def info(service: ServiceOfApp) -> InfoResponse:
+async def info(request: Request) -> InfoResponse:
     """Which model is served, how, and under which limits."""
+    service = _service(request)
     loaded = service.loaded
     return InfoResponse(
-        model=service.identity(),
+        model=service.identity,
         architecture=loaded.architecture,
         device=loaded.device,
         labels=list(loaded.labels),
@@ -136,16 +138,16 @@ async def health() -> HealthResponse:
 
 
 @router.get("/ready", responses=ERRORS)
-async def ready(service: ServiceOfApp) -> HealthResponse:
+async def ready(request: Request) -> HealthResponse:
     """A request sent now would be scored; 503 while the model loads or the service drains."""
-    _ = service.engine
+    _ = _service(request).engine
     return HealthResponse(status="ready")
 
 
 @router.get("/metrics", response_class=Response)
-async def exposition(service: ServiceOfApp) -> Response:
+async def exposition(request: Request) -> Response:
     """Prometheus metrics."""
-    return Response(service.metrics.render(), media_type=metrics.CONTENT_TYPE)
+    return Response(_service(request).metrics.render(), media_type=metrics.CONTENT_TYPE)
 
 
 # -------------------------------------------------------------------------- wire ↔ engine
@@ -181,15 +183,8 @@ def _result(group: ScoredGroup, loaded: LoadedModel, *, objectives: bool) -> Sco
     scores: list[float | None] = []
     all_labels: list[dict[str, float] | None] = []
     for reading in group.readings:
-        if isinstance(reading, NonFiniteScoreError):
-            errors.append(
-                ErrorBody(
-                    code=ErrorCode(reading.code),
-                    message=reading.message,
-                    input_index=reading.input_index,
-                    completion_index=reading.completion_index,
-                )
-            )
+        if isinstance(reading, ServiceError):
+            errors.append(error_body(reading))
             scores.append(None)
             all_labels.append(None)
         else:
@@ -233,7 +228,7 @@ def _account(scored: Scored, request: Request, service: Service) -> None:
             if sequence.truncated_tokens:
                 service.metrics.prompt_truncated(sequence.truncated_tokens)
         for reading in group.readings:
-            if isinstance(reading, NonFiniteScoreError):
+            if isinstance(reading, ServiceError):
                 service.metrics.error_reported(reading.code)
     request.state.log_fields = {
         "inputs": len(scored.groups),

@@ -1,0 +1,181 @@
+"""How sequences become forward passes: packed in a prefix tree, padded, or one by one.
+
+Everything here can happen before the device is free; only `Pass.forward` computes.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from itertools import pairwise
+from typing import Literal, Protocol
+
+import torch
+
+from reward_service.attention import TreePlanner
+from reward_service.models.reward_model import RewardModel
+from reward_service.prefix_tree import build_tree, shared_prefix
+from reward_service.sequences import TokenSequence
+
+MIN_ROOT_TOKENS = {"cpu": 16}
+"""Headers shorter than this are computed again for each sequence; see `build_tree`. On a GPU every
+run's keys are gathered anyway, so nothing is too short to share."""
+
+MAX_PADDING = 1 / 8
+"""Share of padding at which a padded batch is cut, once it is worth running."""
+
+MIN_BATCH_TOKENS = 512
+"""Below this, one forward pass costs more than the padding that cutting would save."""
+
+RunnerPath = Literal["tree", "padded", "alone"]
+
+
+@dataclass(frozen=True, slots=True)
+class Pass:
+    """One forward pass, ready to run."""
+
+    places: list[int]
+    """Which of the given sequences it computes."""
+    computed_tokens: list[int]
+    """Aligned with `places`: tokens computed because of each sequence, its padding included."""
+    padded_tokens: int
+    """Padding among them."""
+    forward: Callable[[], torch.Tensor]
+    """Runs it: outputs aligned with `places`, [sequences, labels]."""
+
+
+class Packing(Protocol):
+    """One way to make passes."""
+
+    path: RunnerPath
+
+    def passes(self, sequences: Sequence[TokenSequence], *, budget: int) -> Iterator[Pass]:
+        """All sequences, each in one pass.
+
+        Args:
+            budget: most tokens of a pass; a longer sequence is a pass of its own.
+        """
+        ...
+
+
+class TreePacking:
+    """Every distinct token once."""
+
+    path: RunnerPath = "tree"
+
+    def __init__(self, model: RewardModel) -> None:
+        self._model = model
+        self._planner = TreePlanner(model.device, model.dtype)
+        self._min_root_tokens = MIN_ROOT_TOKENS.get(model.device.type, 1)
+
+    def passes(self, sequences: Sequence[TokenSequence], *, budget: int) -> Iterator[Pass]:
+        """See `Packing.passes`."""
+        for alike in _with_the_same_positions(sequences, self._model):
+            for places in _within_budget(sequences, alike, budget=budget):
+                tree = build_tree(
+                    [sequences[place].key for place in places],
+                    min_root_tokens=self._min_root_tokens,
+                )
+                plan = self._planner.plan(tree)
+                yield Pass(
+                    places,
+                    tree.new_tokens.tolist(),
+                    padded_tokens=0,
+                    forward=partial(self._model.tree_outputs, plan),
+                )
+
+
+class PaddedPacking:
+    """Sequences of similar length side by side, padded on the right to the longest."""
+
+    path: RunnerPath = "padded"
+
+    def __init__(self, model: RewardModel) -> None:
+        self._model = model
+
+    def passes(self, sequences: Sequence[TokenSequence], *, budget: int) -> Iterator[Pass]:
+        """See `Packing.passes`."""
+        for alike in _with_the_same_positions(sequences, self._model):
+            for places in _of_similar_length(sequences, alike, budget=budget):
+                lengths = [len(sequences[place]) for place in places]
+                longest = max(lengths)
+                token_ids = torch.full((len(places), longest), self._model.pad_token_id)
+                for row, place in zip(token_ids, places, strict=True):
+                    row[: len(sequences[place])] = torch.tensor(sequences[place].token_ids)
+                yield Pass(
+                    places,
+                    [longest] * len(places),
+                    padded_tokens=longest * len(places) - sum(lengths),
+                    forward=partial(self._model.outputs, token_ids, torch.tensor(lengths)),
+                )
+
+
+class NoPacking:
+    """transformers' own forward, one sequence at a time."""
+
+    path: RunnerPath = "alone"
+
+    def __init__(self, model: RewardModel) -> None:
+        self._model = model
+
+    def passes(self, sequences: Sequence[TokenSequence], *, budget: int) -> Iterator[Pass]:
+        """See `Packing.passes`; the budget has nothing to decide."""
+        for place, sequence in enumerate(sequences):
+            token_ids = torch.tensor([sequence.token_ids])
+            yield Pass(
+                [place],
+                [len(sequence)],
+                padded_tokens=0,
+                forward=partial(self._model.plain_outputs, token_ids),
+            )
+
+
+def _with_the_same_positions(
+    sequences: Sequence[TokenSequence], model: RewardModel
+) -> Iterator[list[int]]:
+    """Places of sequences that may share a pass: see `RewardModel.position_boundary`."""
+    boundary = model.position_boundary or max(map(len, sequences), default=0)
+    for is_long in (False, True):
+        alike = [i for i, sequence in enumerate(sequences) if (len(sequence) > boundary) is is_long]
+        if alike:
+            yield alike
+
+
+def _within_budget(
+    sequences: Sequence[TokenSequence], places: list[int], *, budget: int
+) -> Iterator[list[int]]:
+    """Cut where the distinct tokens would be more than the budget, in the order of the tree."""
+    if sum(len(sequences[place]) for place in places) <= budget:
+        yield places
+        return
+    order = sorted(places, key=lambda place: sequences[place].key)
+    shared = [shared_prefix(sequences[a].key, sequences[b].key) for a, b in pairwise(order)]
+    cut: list[int] = []
+    tokens = 0
+    for place, above in zip(order, [0, *shared], strict=True):
+        length = len(sequences[place])
+        if cut and tokens + length - above > budget:
+            yield cut
+            cut, tokens = [], 0
+        tokens += length - above if cut else length
+        cut.append(place)
+    yield cut
+
+
+def _of_similar_length(
+    sequences: Sequence[TokenSequence], places: list[int], *, budget: int
+) -> Iterator[list[int]]:
+    """Shortest first, cut where padding would be more than it is worth."""
+    cut: list[int] = []
+    tokens = 0
+    for place in sorted(places, key=lambda place: len(sequences[place])):
+        length = len(sequences[place])
+        padded = length * (len(cut) + 1)
+        padding = padded - tokens - length
+        wasteful = tokens >= MIN_BATCH_TOKENS and padding > MAX_PADDING * padded
+        if cut and (padded > budget or wasteful):
+            yield cut
+            cut, tokens = [], 0
+        cut.append(place)
+        tokens += length
+    if cut:
+        yield cut
