@@ -18,6 +18,7 @@ from typing import Any
 
 import torch
 from torch.nn import functional
+from torch.nn.attention import current_flash_attention_impl
 from torch.nn.attention.varlen import varlen_attn
 from transformers import AttentionInterface, AttentionMaskInterface
 
@@ -38,6 +39,10 @@ _HARMLESS = frozenset({"position_ids", "cache_position", "use_cache", "position_
 
 _VARLEN_TAKES = frozenset(inspect.signature(varlen_attn).parameters)
 """`scale` and `window_size` came with torch 2.11, `enable_gqa` and `num_splits` with 2.12."""
+
+GATHERED_KEYS = 1 << 18
+"""Most keys that are gathered at once on a GPU (1 GiB for Llama-3-8B, keys and values): many short
+completions of a long prompt would otherwise need memory that no token budget counts."""
 
 
 class UnsupportedAttentionError(Exception):
@@ -79,10 +84,13 @@ class Call:
 
 @dataclass(frozen=True, slots=True)
 class VarlenLayout:
-    """How the keys of all runs are laid out for a variable-length kernel."""
+    """Some runs in a row, and how their keys are laid out for a variable-length kernel."""
 
+    start: int
+    stop: int
+    """Packed range of the queries."""
     key_rows: torch.Tensor | None
-    """[keys] Packed row of each key, run after run; `None` where that is every row in order."""
+    """[keys] Packed row of each key, run after run; `None` where the queries are the keys."""
     query_starts: torch.Tensor
     """[runs + 1] int32"""
     key_starts: torch.Tensor
@@ -131,8 +139,8 @@ class TreePlan:
     depth: int
     """Tokens of the longest path."""
     calls: tuple[Call, ...]
-    varlen: VarlenLayout | None
-    """For a GPU with half precision, which computes all calls as one."""
+    varlen: tuple[VarlenLayout, ...]
+    """For a GPU with half precision, instead of the calls; empty elsewhere."""
     path_masks: PathMasks
     windows: list[int | None] = field(default_factory=list)
     """The sliding window that each layer asked for, in the order of the layers."""
@@ -144,6 +152,7 @@ class TreePlan:
     @contextmanager
     def active(self) -> Iterator[None]:
         """Whatever runs inside attends by this plan."""
+        self.windows.clear()
         token = _active_plan.set(self)
         try:
             yield
@@ -179,7 +188,7 @@ class TreePlanner:
 
     def __init__(self, device: torch.device, dtype: torch.dtype) -> None:
         self._device = device
-        self._uses_varlen = device.type == "cuda" and dtype in (torch.float16, torch.bfloat16)
+        self._uses_varlen = _has_varlen(device, dtype)
         self._path_masks = PathMasks()
 
     def plan(self, tree: PrefixTree) -> TreePlan:
@@ -191,15 +200,32 @@ class TreePlanner:
             ends=self._moved(torch.from_numpy(tree.ends)),
             depth=int(tree.positions.max(initial=-1)) + 1,
             calls=tuple(_calls(runs)),
-            varlen=self._varlen_layout(runs) if self._uses_varlen else None,
+            varlen=tuple(self._varlen_layouts(runs)) if self._uses_varlen else (),
             path_masks=self._path_masks,
         )
 
-    def _varlen_layout(self, runs: tuple[Run, ...]) -> VarlenLayout:
+    def _varlen_layouts(self, runs: Sequence[Run]) -> Iterator[VarlenLayout]:
+        part: list[Run] = []
+        keys = 0
+        for run in runs:
+            path = run.prefix_tokens + len(run)
+            if part and keys + path > GATHERED_KEYS:
+                yield self._varlen_layout(part)
+                part, keys = [], 0
+            part.append(run)
+            keys += path
+        if part:
+            yield self._varlen_layout(part)
+
+    def _varlen_layout(self, runs: Sequence[Run]) -> VarlenLayout:
         lengths = torch.tensor([0, *map(len, runs)])
         paths = torch.tensor([0, *(run.prefix_tokens + len(run) for run in runs)])
-        rows = [torch.arange(*span) for run in runs for span in _path(run)]
+        rows = [
+            torch.arange(*span) for run in runs for span in (*run.prefix, (run.start, run.stop))
+        ]
         return VarlenLayout(
+            start=runs[0].start,
+            stop=runs[-1].stop,
             key_rows=self._moved(torch.cat(rows)) if any(run.prefix for run in runs) else None,
             query_starts=self._moved(lengths.cumsum(0).int()),
             key_starts=self._moved(paths.cumsum(0).int()),
@@ -266,8 +292,11 @@ def tree_attention(
                 q, k, v, mask, scale=scale, softcap=softcap, sinks=s_aux
             ),
         )
-    elif plan.varlen is not None:
-        output = _varlen(query, key, value, plan.varlen, scale=scale, window=window)
+    elif plan.varlen:
+        parts = [
+            _varlen(query, key, value, layout, scale=scale, window=window) for layout in plan.varlen
+        ]
+        output = torch.cat(parts, dim=1) if len(parts) > 1 else parts[0]
     else:
         shares_heads = query.shape[1] != key.shape[1]
         output = _by_calls(
@@ -355,8 +384,13 @@ def _call(runs: Sequence[Run]) -> Call:
     return Call(tuple(runs), (*prefix, (start, stop)), tuple(blocks))
 
 
-def _path(run: Run) -> tuple[Range, ...]:
-    return (*run.prefix, (run.start, run.stop))
+def _has_varlen(device: torch.device, dtype: torch.dtype) -> bool:
+    """Whether the variable-length kernel runs there; FlashAttention 2 needs an Ampere."""
+    return (
+        device.type == "cuda"
+        and dtype in (torch.float16, torch.bfloat16)
+        and torch.cuda.get_device_capability(device) >= (8, 0)
+    )
 
 
 def _additive(apart: torch.Tensor, window: int | None) -> torch.Tensor:
@@ -453,12 +487,16 @@ def _varlen(
     scale: float,
     window: int | None,
 ) -> torch.Tensor:
-    """All runs by one variable-length kernel, [1, tokens, heads, head size].
+    """A layout's runs by one variable-length kernel, [1, queries, heads, head size].
 
     Causality is aligned to the last query and the last key, as FlashAttention 2.1 and later do.
     """
     query, key, value = (tensor[0].transpose(0, 1) for tensor in (query, key, value))
-    if layout.key_rows is not None:
+    own = slice(layout.start, layout.stop)
+    query = query[own]
+    if layout.key_rows is None:
+        key, value = key[own], value[own]
+    else:
         key, value = (tensor.index_select(0, layout.key_rows) for tensor in (key, value))
     arguments: dict[str, Any] = {}
     if query.shape[1] != key.shape[1]:
@@ -478,8 +516,9 @@ def _varlen(
         arguments["scale"] = scale
     else:
         query = query * (scale * query.shape[-1] ** 0.5)
-    if "num_splits" in _VARLEN_TAKES:
-        # One split makes a sequence's result independent of the batch it is in.
+    if "num_splits" in _VARLEN_TAKES and current_flash_attention_impl() is not None:
+        # FlashAttention 3 and later may split keys by the batch's longest path: then a sequence's
+        # result would depend on its neighbours. Version 2, the default, does not and refuses this.
         arguments["num_splits"] = 1
     output = varlen_attn(
         query,

@@ -24,13 +24,14 @@ from reward_service.models.sequence_classifier import (
     load_sequence_classifier,
     position_limit,
 )
-from reward_service.sequences import SequenceGroup
+from reward_service.sequences import SequenceGroup, TokenSequence
 from reward_service.settings import Settings
 
 logger = logging.getLogger(__name__)
 
 DEFAULT_BATCH_TOKENS = {"cpu": 4096}
 DEFAULT_BATCH_TOKENS_ON_ACCELERATOR = 16384
+"""Until a GPU has been warmed up, and for other accelerators."""
 FALLBACK_INPUT_TOKENS = 4096
 """Where neither configuration nor tokenizer names a limit (ALiBi, recurrent models)."""
 
@@ -44,7 +45,13 @@ _PROBES = (
     ),
     Conversation([{"role": "user", "content": "Name a river."}], ["The Danube, for one.", "No."]),
 )
-"""Shared prompts and different lengths: what the runner proves itself on."""
+"""Shared prompts and different lengths."""
+
+_LONG_PROBE_TOKENS = 160
+"""More than `attention.BLOCK_TOKENS`, and few enough for a large model on a CPU."""
+
+_FORKS = ((20, 3), (20, 9), (20, 0), (24, 5), (100, 4), (100, 40))
+"""Where a probe leaves the long one, and by how many tokens it goes on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +119,8 @@ def load_model(settings: Settings) -> LoadedModel:
         logger.warning(warning)
     runner = ModelRunner(model, max_batch_tokens=_batch_limit(settings, model))
     runner.prove(_probe_groups(encoder), attention=settings.attention)
+    if model.device.type == "cuda" and settings.max_batch_tokens is None:
+        runner.warm_up(most=settings.max_queue_tokens)
     return _described(settings, checkpoint, config, model, encoder, runner)
 
 
@@ -239,13 +248,19 @@ def _batch_limit(settings: Settings, model: SequenceClassifier) -> int:
 
 
 def _probe_groups(encoder: Encoder) -> list[SequenceGroup]:
+    """What the runner proves itself on: real prompts, forks, duplicates, a long sequence."""
     try:
-        return encoder.encode(_PROBES, truncation="prompt_start")
+        groups = encoder.encode(_PROBES, truncation="prompt_start")
     except InputTooLongError as error:
         raise StartupError(
             f"--max-input-tokens {encoder.max_input_tokens} is too small for even a short "
             "question and answer"
         ) from error
+    ids = [token for group in groups for one in group.sequences for token in one.token_ids]
+    long = (ids * _LONG_PROBE_TOKENS)[: min(_LONG_PROBE_TOKENS, encoder.max_input_tokens)]
+    forked = [long[:cut] + ids[cut % 7 : cut % 7 + rest] for cut, rest in _FORKS]
+    fitting = [one for one in [long, long, *forked] if len(one) <= len(long)]
+    return [*groups, SequenceGroup(tuple(TokenSequence(one, None) for one in fitting), 0)]
 
 
 def _plain_config(config: Any) -> str:

@@ -6,6 +6,7 @@ too little memory, from failing the others.
 
 import logging
 import math
+import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -43,6 +44,13 @@ PASSES_BEFORE_GROWING = 64
 """After memory ran out: so many passes must fit before a larger one is tried again."""
 
 GROWTH = 1.25
+
+LEAST_WARM_UP_TOKENS = 4096
+MOST_WARM_UP_TOKENS = 131_072
+WORTHWHILE_GAIN = 1.02
+"""A larger pass that is not this much faster per token only costs memory and latency."""
+FREE_MEMORY = 0.1
+"""Share of the device that warm-up leaves: how much attention needs varies with the tree."""
 
 Outputs = tuple[float, ...]
 
@@ -149,6 +157,7 @@ class ModelRunner:
         sequences = [sequence for group in probes for sequence in group.sequences]
         budget = sum(map(len, sequences)) * len(sequences)
         alone = NoPacking(self._model)
+        self._model.attend_by(alone.path)
         expected = _stacked([*alone.passes(sequences, budget=budget)], sequences)
         packings: list[Packing] = [PaddedPacking(self._model)]
         if attention != "padded":
@@ -167,6 +176,57 @@ class ModelRunner:
             level = logging.WARNING if self._model.reads_last_token else logging.INFO
             logger.log(level, "not served by the path %r: %s", packing.path, reason)
         self._packing = alone
+
+    @torch.inference_mode()
+    def warm_up(self, *, most: int = MOST_WARM_UP_TOKENS) -> None:
+        """Find the largest pass that fits and still pays, and make it the budget.
+
+        Passes double until memory runs out, gets scarce, or twice the tokens take twice the time.
+        For a GPU; on a CPU large passes do not pay anyway.
+
+        Args:
+            most: do not try more than this.
+
+        Raises:
+            StartupError: not even the smallest pass fits.
+        """
+        best, best_rate = 0, 0.0
+        most = min(most, MOST_WARM_UP_TOKENS)
+        tokens = min(most, LEAST_WARM_UP_TOKENS)
+        while tokens <= most:
+            rate = self._warm_up_rate(tokens)
+            if rate is None or rate < WORTHWHILE_GAIN * best_rate:
+                break
+            best, best_rate = tokens, rate
+            if _is_nearly_full(self._model.device):
+                break
+            tokens *= 2
+        if not best:
+            raise StartupError(
+                f"the model is loaded, but there is no memory for {tokens} more tokens: use a "
+                "larger GPU, a smaller dtype, or set --max-batch-tokens below that"
+            )
+        _release_memory(self._model.device)
+        self.max_batch_tokens = best
+        self._memory = _WorkingBudget(best)
+        logger.info("warmed up", extra={"max_batch_tokens": best, "tokens_per_second": best_rate})
+
+    def _warm_up_rate(self, tokens: int) -> float | None:
+        """Tokens per second of one pass, `None` where it does not fit."""
+        sequences = _warm_up_sequences(tokens, vocabulary=self._model.vocabulary_size)
+        started = computed = 0.0
+        try:
+            for _ in range(2):  # the first one loads kernels
+                started = time.perf_counter()
+                computed = 0
+                for one in self._packing.passes(sequences, budget=tokens):
+                    one.forward().tolist()
+                    computed += sum(one.computed_tokens)
+        except RuntimeError as error:
+            if not _is_out_of_memory(error):
+                raise
+            return None
+        return computed / (time.perf_counter() - started)
 
     def _refusal(
         self,
@@ -323,6 +383,23 @@ def _caused(error: ServiceError, cause: Exception) -> ServiceError:
 def _is_out_of_memory(error: Exception) -> bool:
     # The CPU's allocator has no exception class of its own.
     return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+
+
+def _is_nearly_full(device: torch.device) -> bool:
+    if device.type != "cuda":
+        return False
+    free, total = torch.cuda.mem_get_info(device)
+    return free < FREE_MEMORY * total
+
+
+def _warm_up_sequences(tokens: int, *, vocabulary: int) -> list[TokenSequence]:
+    """Prompts of 256 tokens, four completions of 256 each: as many distinct tokens, or a few more."""
+    ids = torch.randint(vocabulary, (tokens // 1280 + 1, 5, 256), generator=torch.Generator())
+    return [
+        TokenSequence(prompt + completion, completion_start=len(prompt))
+        for prompt, *completions in ids.tolist()
+        for completion in completions
+    ]
 
 
 def _release_memory(device: torch.device) -> None:

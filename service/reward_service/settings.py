@@ -80,8 +80,8 @@ class Settings(BaseSettings):
     """Longest prompt with completion, in tokens. Default: what the model was made for."""
 
     max_batch_tokens: int | None = Field(default=None, gt=0)
-    """Most tokens in one forward pass, padding included: the setting that memory and speed depend
-    on. A longer single input runs alone. Default: 16384 on a GPU, 4096 on a CPU."""
+    """Most tokens computed in one forward pass: what memory and speed depend on. A longer single
+    input runs alone. Default: found by a warm-up on a GPU, 4096 on a CPU."""
 
     max_client_batch_size: int = Field(default=256, gt=0)
     """Most inputs in one request."""
