@@ -84,7 +84,7 @@ class InputTooLongError(BadRequestError):
 
 
 class ServerFailureError(ServiceStatusError):
-    """The service failed while it worked on the request."""
+    """The service failed while it worked on the request, or on one completion of it."""
 
 
 class NonFiniteScoreError(ServerFailureError):

@@ -64,7 +64,8 @@ ERROR_RULES: dict[ErrorCode, ErrorRule] = {
     ErrorCode.INPUT_TOO_LONG: ErrorRule(422, False),
     ErrorCode.TEMPLATE_FAILED: ErrorRule(422, False),
     ErrorCode.INVALID_TOKEN_IDS: ErrorRule(422, False),
-    # Normally reported beside the other completions' scores in a 200, see `ScoreResult.errors`.
+    # These two are normally one completion's, beside the others' scores in a 200: see
+    # `ScoreResult.errors`.
     ErrorCode.NON_FINITE_SCORE: ErrorRule(500, False),
     ErrorCode.INFERENCE_FAILED: ErrorRule(500, False),
     ErrorCode.INTERNAL_ERROR: ErrorRule(500, False),
@@ -317,7 +318,8 @@ class ScoreResult(_Response):
     objectives: list[dict[str, float] | None] | None = None
     """Every label's raw output, by label name."""
     errors: list[ErrorBody | None] | None = None
-    """Why a completion has no score; `None` when all have one."""
+    """Why a completion has no score (`non_finite_score`, `inference_failed`); `None` when all have
+    one."""
 
 
 class Usage(_Response):
@@ -326,7 +328,7 @@ class Usage(_Response):
     input_tokens: int
     """Tokens of all sequences, shared prompts counted once per completion."""
     computed_tokens: int
-    """Tokens that went through the model for this request, padding included."""
+    """Tokens that went through the model for this request: shared ones once, padding included."""
 
 
 class Timing(_Response):
@@ -404,7 +406,8 @@ class InfoResponse(_Response):
     capabilities: list[str]
     """Routes that this model answers."""
     runner: str
-    """How sequences reach the model: `padded`, or `alone` where the start-up proof failed."""
+    """How sequences reach the model: `tree` computes what they share once, `padded` side by side,
+    `alone` one by one; the start-up proof chooses."""
     template: TemplateInfo
     limits: Limits
     versions: dict[str, str]

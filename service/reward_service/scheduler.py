@@ -60,15 +60,15 @@ class Batch:
 class Scheduler:
     """Holds admitted work and says what is computed next.
 
-    Between priorities, start-time fair queueing: the higher one goes first, but each token served
-    to a lower one, dear as it is, is served in the end. Within a priority, clients take turns by
-    tokens. Within a client, first come, first served. So no stream of requests starves another.
+    Priorities share the device by start-time fair queueing: the higher one goes first, and a token
+    of the lower one costs many, so the lower one gets little but never nothing. Within a priority,
+    clients take turns by tokens. Within a client, first come, first served. So no stream of
+    requests starves another.
 
     The first that does not fit closes a batch: nobody is overtaken for being large. Only work that
-    waits with the same prompt is pulled forward, because it costs the least where its prompt is
+    waits with the same prompt is pulled forward, because it costs least where its prompt is
     computed anyway; it is charged to its own client. A batch begins with whose turn it is, so being
-    overtaken has an end: the n-th work of the client whose turn it is begins the n-th batch at the
-    latest.
+    overtaken has an end: the n-th work of the only client begins the n-th batch at the latest.
 
     Tokens are computed ones throughout, in the budget, in the queue and in the rate: a prompt
     counts once for all its completions.

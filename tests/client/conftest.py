@@ -81,8 +81,8 @@ class FakeService:
         self.requests: list[httpx.Request] = []
         self.max_client_batch_size = 2
         self.fingerprints: Iterator[str] | None = None
-        self.non_finite: set[str] = set()
-        """Texts whose score is an error."""
+        self.errors: dict[str, str] = {}
+        """Texts that have no score → the code that says why."""
 
     @property
     def paths(self) -> list[str]:
@@ -119,9 +119,9 @@ class FakeService:
         texts = one["completions"] if "completions" in one else [json.dumps(one)]
         errors = [
             ErrorBody(
-                code="non_finite_score", message="NaN", input_index=index, completion_index=place
+                code=self.errors[text], message="no", input_index=index, completion_index=place
             )
-            if text in self.non_finite
+            if text in self.errors
             else None
             for place, text in enumerate(texts)
         ]

@@ -234,19 +234,25 @@ def test_wrong_options_are_not_sent(connect: Connect, fake: FakeService, options
     assert fake.requests == []
 
 
+@pytest.mark.parametrize(
+    ("code", "exception"),
+    [("non_finite_score", NonFiniteScoreError), ("inference_failed", ServerFailureError)],
+)
 def test_a_completion_without_a_score_is_an_error_that_names_it(
-    connect: Connect, fake: FakeService
+    connect: Connect, fake: FakeService, code: str, exception: type[ServerFailureError]
 ):
-    fake.non_finite = {"bad"}
-    with pytest.raises(NonFiniteScoreError) as caught:
+    fake.errors = {"bad": code}
+    with pytest.raises(ServerFailureError) as caught:
         connect(fake).score("p", ["good", "bad"])
+    assert type(caught.value) is exception
     error = caught.value.error
+    assert error.code == code
     assert (error.input_index, error.completion_index) == (0, 1)
     assert caught.value.status == 200
 
 
 def test_score_many_keeps_the_scores_beside_an_error(connect: Connect, fake: FakeService):
-    fake.non_finite = {"bad"}
+    fake.errors = {"bad": "non_finite_score"}
     response = connect(fake).score_many([{"prompt": "p", "completions": ["good", "bad"]}])
     [result] = response.results
     assert result.scores == [text_score("good"), None]
@@ -395,7 +401,7 @@ def test_the_error_of_a_part_counts_inputs_from_the_callers_first(
 def test_the_error_of_a_completion_counts_inputs_from_the_callers_first(
     connect: Connect, fake: FakeService
 ):
-    fake.non_finite = {"completion 3"}
+    fake.errors = {"completion 3": "non_finite_score"}
     response = connect(fake).score_many(TEXTS)
     [error] = response.results[3].errors
     assert (error.input_index, error.completion_index) == (3, 0)

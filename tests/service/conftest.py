@@ -1,16 +1,26 @@
-"""Tiny models with random weights, written to disk: the true transformers path, no network."""
+"""Tiny models with random weights: the true transformers path, no network."""
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
-from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    PreTrainedModel,
+)
+from transformers.modeling_layers import GenericForSequenceClassification
 
 from reward_service.loading import LoadedModel, load_model
 from reward_service.settings import Settings
 
 MakeModel = Callable[..., Path]
+
+RandomModel = Callable[..., PreTrainedModel]
 
 _SMALL = {
     "vocab_size": 262,
@@ -30,27 +40,57 @@ _SMALL = {
 
 
 @pytest.fixture(scope="session")
-def make_model(tmp_path_factory: pytest.TempPathFactory, debug_folder: Path) -> MakeModel:
+def random_model() -> RandomModel:
+    """Makes a classifier of any architecture, the same one each time it is asked.
+
+    What its configuration does not let one set is given as `...`.
+    """
+
+    def make(
+        model_type: str,
+        *,
+        labels: tuple[str, ...] = ("LABEL_0",),
+        dtype: torch.dtype = torch.float32,
+        **config: object,
+    ) -> PreTrainedModel:
+        given = {name: value for name, value in {**_SMALL, **config}.items() if value is not ...}
+        model_config = AutoConfig.for_model(model_type, **given)
+        model_config.id2label = dict(enumerate(labels))
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(7)
+            model = _classifier(model_config)
+            for name, weights in model.named_parameters():
+                if "norm" not in name.lower():
+                    torch.nn.init.normal_(weights, std=0.15)
+        return model.to(dtype).eval().requires_grad_(False)
+
+    return make
+
+
+def _classifier(config: Any) -> PreTrainedModel:
+    try:
+        return AutoModelForSequenceClassification.from_config(config)
+    except ValueError:
+        # transformers has no such class for this architecture (Cohere, Granite, ...): made here the
+        # way transformers makes them.
+        parent = type(AutoModel.from_config(config)).__bases__[0]
+        return type("Classifier", (GenericForSequenceClassification, parent), {})(config)
+
+
+@pytest.fixture(scope="session")
+def make_model(
+    tmp_path_factory: pytest.TempPathFactory, debug_folder: Path, random_model: RandomModel
+) -> MakeModel:
     """Writes a checkpoint of any architecture with the debug model's tokenizer."""
 
     def make(
         model_type: str = "llama",
         *,
-        labels: tuple[str, ...] = ("LABEL_0",),
-        dtype: torch.dtype = torch.float32,
         edit_tokenizer: Callable[[object], None] | None = None,
         **config: object,
     ) -> Path:
         folder = tmp_path_factory.mktemp(model_type)
-        model_config = AutoConfig.for_model(model_type, **{**_SMALL, **config})
-        model_config.id2label = dict(enumerate(labels))
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(7)
-            model = AutoModelForSequenceClassification.from_config(model_config)
-            for name, weights in model.named_parameters():
-                if "norm" not in name.lower():
-                    torch.nn.init.normal_(weights, std=0.15)
-        model.to(dtype).save_pretrained(folder)
+        random_model(model_type, **config).save_pretrained(folder)
         tokenizer = AutoTokenizer.from_pretrained(debug_folder)
         if edit_tokenizer is not None:
             edit_tokenizer(tokenizer)

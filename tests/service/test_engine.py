@@ -10,49 +10,76 @@ from reward_service.encoding import Conversation, Encoder
 from reward_service.engine import Engine, Scored
 from reward_service.errors import (
     DeadlineExceededError,
+    DeviceFailedError,
     InferenceFailedError,
     InputTooLongError,
+    NonFiniteScoreError,
     NotReadyError,
     OverloadedError,
+    ServiceError,
 )
 from reward_service.loading import LoadedModel
 from reward_service.model_runner import BatchReadings, Reading
 from reward_service.scheduler import Scheduler
-from reward_service.sequences import SequenceGroup
+from reward_service.sequences import SequenceGroup, TokenSequence
 
-POISON = "☠"
+BAD, POISON, ILLEGAL = "☣", "☠", "⚡"
+"""Completions: one has no finite score, one breaks its batch, one breaks the device."""
 
 
 class HeldRunner:
-    """Scores a sequence with its length; waits for `release` first, and fails on poison."""
+    """Scores a sequence with its length; each run waits for a permit while it is `held`."""
 
     def __init__(self, encoder: Encoder) -> None:
-        self.release = threading.Event()
-        self.release.set()
-        self.batches: list[list[SequenceGroup]] = []
+        self.permits = threading.Semaphore(0)
+        self.is_held = False
+        self.prepared: list[Sequence[SequenceGroup]] = []
+        self.batches: list[Sequence[SequenceGroup]] = []
         self.threads: set[int] = set()
-        self._poison = encoder.encode([_ask(POISON)], truncation="error")[0].sequences[0].token_ids
+        self._failures: dict[bytes, Exception] = {
+            encoder.encode([_ask(text)], truncation="error")[0].sequences[0].key: failure
+            for text, failure in {
+                BAD: NonFiniteScoreError("not a number"),
+                POISON: ValueError("poisoned"),
+                ILLEGAL: DeviceFailedError("illegal memory access"),
+            }.items()
+        }
+
+    def release(self) -> None:
+        """Hold no run any more."""
+        self.is_held = False
+        self.permits.release()
+
+    def prepare(self, groups: Sequence[SequenceGroup]) -> Sequence[SequenceGroup]:
+        self.prepared.append(groups)
+        return groups
 
     def run(self, groups: Sequence[SequenceGroup]) -> BatchReadings:
         self.threads.add(threading.get_ident())
-        self.batches.append(list(groups))
-        assert self.release.wait(10)
-        sequences = [sequence for group in groups for sequence in group.sequences]
-        if any(sequence.token_ids == self._poison for sequence in sequences):
-            raise ValueError("poisoned")
-        return BatchReadings(
-            [[Reading((float(len(s)),), len(s)) for s in group.sequences] for group in groups],
-            input_tokens=sum(map(len, sequences)),
-            padded_tokens=0,
-        )
+        self.batches.append(groups)
+        if self.is_held:
+            assert self.permits.acquire(timeout=10)
+        readings = [[self._reading(sequence) for sequence in one.sequences] for one in groups]
+        return BatchReadings(readings, input_tokens=0, computed_tokens=0, padded_tokens=0)
+
+    def _reading(self, sequence: TokenSequence) -> Reading | ServiceError:
+        failure = self._failures.get(sequence.key)
+        if failure is None:
+            return Reading((float(len(sequence)),), len(sequence))
+        if isinstance(failure, ServiceError):
+            return failure
+        raise failure
 
 
 def _ask(*completions: str) -> Conversation:
     return Conversation([{"role": "user", "content": "Hi"}], completions)
 
 
-def _scores(scored: Scored) -> list[list[float]]:
-    return [[reading.outputs[0] for reading in group.readings] for group in scored.groups]
+def _scores(scored: Scored) -> list[list[float | None]]:
+    return [
+        [one.outputs[0] if isinstance(one, Reading) else None for one in group.readings]
+        for group in scored.groups
+    ]
 
 
 Test = Callable[[Engine, HeldRunner], Awaitable[None]]
@@ -75,7 +102,7 @@ def _with_engine(loaded: LoadedModel, test: Test, **limits: int) -> HeldRunner:
         try:
             await asyncio.wait_for(test(engine, runner), 20)
         finally:
-            runner.release.set()
+            runner.release()
             await engine.stop()
 
     asyncio.run(main())
@@ -90,7 +117,7 @@ async def _until(condition: Callable[[], bool]) -> None:
 
 def test_what_waits_while_the_device_is_busy_is_the_next_batch(loaded_debug: LoadedModel) -> None:
     async def test(engine: Engine, runner: HeldRunner) -> None:
-        runner.release.clear()
+        runner.is_held = True
         first = asyncio.create_task(engine.score([_ask("a")], timeout_seconds=10))
         await _until(lambda: len(runner.batches) == 1)
         others = [
@@ -98,7 +125,7 @@ def test_what_waits_while_the_device_is_busy_is_the_next_batch(loaded_debug: Loa
             for n in range(1, 9)
         ]
         await _until(lambda: engine._scheduler.queued_groups == 8)
-        runner.release.set()
+        runner.release()
         answers = await asyncio.gather(first, *others)
         empty = _scores(answers[0])[0][0] - 1
         assert [_scores(a) for a in answers[1:]] == [[[empty + n, empty + 1]] for n in range(1, 9)]
@@ -110,12 +137,12 @@ def test_what_waits_while_the_device_is_busy_is_the_next_batch(loaded_debug: Loa
 
 def test_a_failing_batch_fails_only_its_own_callers(loaded_debug: LoadedModel) -> None:
     async def test(engine: Engine, runner: HeldRunner) -> None:
-        runner.release.clear()
+        runner.is_held = True
         before = asyncio.create_task(engine.score([_ask("a")], timeout_seconds=10))
         await _until(lambda: len(runner.batches) == 1)
         poisoned = asyncio.create_task(engine.score([_ask(POISON)], timeout_seconds=10))
         await _until(lambda: engine._scheduler.queued_groups == 1)
-        runner.release.set()
+        runner.release()
         with pytest.raises(InferenceFailedError, match="poisoned"):
             await poisoned
         assert _scores(await before)
@@ -124,9 +151,114 @@ def test_a_failing_batch_fails_only_its_own_callers(loaded_debug: LoadedModel) -
     _with_engine(loaded_debug, test)
 
 
+def test_what_fails_alone_is_reported_in_its_place(loaded_debug: LoadedModel) -> None:
+    async def test(engine: Engine, runner: HeldRunner) -> None:
+        inputs = [_ask("a", BAD, "b"), _ask("c"), _ask(BAD)]
+        scored, other = await asyncio.gather(
+            engine.score(inputs, timeout_seconds=10), engine.score([_ask("d")], timeout_seconds=10)
+        )
+        empty = _scores(other)[0][0]
+        assert _scores(scored) == [[empty, None, empty], [empty], [None]]
+        errors = [
+            one for group in scored.groups for one in group.readings if not isinstance(one, Reading)
+        ]
+        assert [(type(one), one.message) for one in errors] == [
+            (NonFiniteScoreError, "not a number")
+        ] * 2
+        assert [(one.input_index, one.completion_index) for one in errors] == [(0, 1), (2, 0)]
+        assert scored.computed_tokens == 3 * empty
+
+    _with_engine(loaded_debug, test)
+
+
+def test_a_broken_device_ends_the_engine_and_everybody_is_told(loaded_debug: LoadedModel) -> None:
+    async def test(engine: Engine, runner: HeldRunner) -> None:
+        runner.is_held = True
+        running = asyncio.create_task(engine.score([_ask(ILLEGAL)], timeout_seconds=10))
+        await _until(lambda: len(runner.batches) == 1)
+        waiting = [
+            asyncio.create_task(engine.score([_ask(str(n) * 200)], timeout_seconds=10))
+            for n in range(5)
+        ]
+        await _until(lambda: len(runner.prepared) == 2 and engine._scheduler.queued_groups == 4)
+        runner.release()
+        for caller in (running, *waiting):
+            with pytest.raises(NotReadyError, match="stopped"):
+                await caller
+        assert not engine.is_alive
+        with pytest.raises(NotReadyError):
+            await engine.score([_ask("late")], timeout_seconds=10)
+        assert engine._loop_task is not None
+        with pytest.raises(DeviceFailedError):
+            await engine._loop_task
+
+    _with_engine(loaded_debug, test, batch=100)
+
+
+def test_a_full_queue_keeps_the_device_busy(loaded_debug: LoadedModel) -> None:
+    """While one batch runs the next is made ready, and no more than one."""
+
+    async def test(engine: Engine, runner: HeldRunner) -> None:
+        runner.is_held = True
+        callers = [
+            asyncio.create_task(engine.score([_ask(str(n) * 200)], timeout_seconds=10))
+            for n in range(6)
+        ]
+        for number in range(1, 6):
+            # The device is given back only when the next batch is ready: it never has to wait.
+            await _until(lambda n=number: (len(runner.batches), len(runner.prepared)) == (n, n + 1))
+            await _until(lambda n=number: engine._scheduler.queued_groups == 5 - n)
+            runner.permits.release()
+        runner.permits.release()
+        await asyncio.gather(*callers)
+
+    runner = _with_engine(loaded_debug, test, batch=100)
+    assert [len(batch) for batch in runner.batches] == [1] * 6
+    assert len(runner.threads) == 1
+
+
+def test_a_prepared_batch_that_nobody_waits_for_is_not_computed(loaded_debug: LoadedModel) -> None:
+    async def test(engine: Engine, runner: HeldRunner) -> None:
+        runner.is_held = True
+        first = asyncio.create_task(engine.score([_ask("a")], timeout_seconds=10))
+        await _until(lambda: len(runner.batches) == 1)
+        leaving = asyncio.create_task(engine.score([_ask("b" * 200)], timeout_seconds=10))
+        await _until(lambda: len(runner.prepared) == 2)
+        leaving.cancel()
+        await asyncio.gather(leaving, return_exceptions=True)
+        runner.release()
+        await first
+        assert _scores(await engine.score([_ask("c")], timeout_seconds=10))
+
+    runner = _with_engine(loaded_debug, test, batch=100)
+    assert len(runner.batches) == 2
+
+
+def test_clients_take_turns(loaded_debug: LoadedModel) -> None:
+    async def test(engine: Engine, runner: HeldRunner) -> None:
+        runner.is_held = True
+        flood = [
+            asyncio.create_task(
+                engine.score([_ask(f"{n:02}" * 50)], timeout_seconds=10, client="flood")
+            )
+            for n in range(30)
+        ]
+        await _until(lambda: engine._scheduler.queued_groups == 28)
+        single = asyncio.create_task(
+            engine.score([_ask("single" * 10)], timeout_seconds=10, client="single")
+        )
+        await _until(lambda: engine._scheduler.queued_groups == 29)
+        runner.release()
+        await asyncio.gather(single, *flood)
+
+    runner = _with_engine(loaded_debug, test, batch=150)
+    lengths = [len(group.sequences[0]) for batch in runner.batches for group in batch]
+    assert lengths.index(min(lengths)) < 10
+
+
 def test_cancelled_and_expired_work_is_never_computed(loaded_debug: LoadedModel) -> None:
     async def test(engine: Engine, runner: HeldRunner) -> None:
-        runner.release.clear()
+        runner.is_held = True
         first = asyncio.create_task(engine.score([_ask("a")], timeout_seconds=10))
         await _until(lambda: len(runner.batches) == 1)
         cancelled = asyncio.create_task(engine.score([_ask("b")], timeout_seconds=10))
@@ -137,7 +269,7 @@ def test_cancelled_and_expired_work_is_never_computed(loaded_debug: LoadedModel)
             await expired
         await asyncio.gather(cancelled, return_exceptions=True)
         assert engine._scheduler.queued_tokens == 0
-        runner.release.set()
+        runner.release()
         await first
         assert _scores(await engine.score([_ask("d")], timeout_seconds=10))
 
@@ -147,7 +279,7 @@ def test_cancelled_and_expired_work_is_never_computed(loaded_debug: LoadedModel)
 
 def test_overload_answers_at_once(loaded_debug: LoadedModel) -> None:
     async def test(engine: Engine, runner: HeldRunner) -> None:
-        runner.release.clear()
+        runner.is_held = True
         running = asyncio.create_task(engine.score([_ask("a")], timeout_seconds=10))
         await _until(lambda: len(runner.batches) == 1)
         waiting = asyncio.create_task(engine.score([_ask("b" * 200)], timeout_seconds=10))
@@ -155,7 +287,7 @@ def test_overload_answers_at_once(loaded_debug: LoadedModel) -> None:
         with pytest.raises(OverloadedError, match="tokens are waiting") as caught:
             await engine.score([_ask("c")], timeout_seconds=10)
         assert caught.value.retry_after_seconds >= 1
-        runner.release.set()
+        runner.release()
         await asyncio.gather(running, waiting)
 
     _with_engine(loaded_debug, test, queue=100)
@@ -163,14 +295,14 @@ def test_overload_answers_at_once(loaded_debug: LoadedModel) -> None:
 
 def test_too_many_open_requests_are_refused(loaded_debug: LoadedModel) -> None:
     async def test(engine: Engine, runner: HeldRunner) -> None:
-        runner.release.clear()
+        runner.is_held = True
         open_requests = [
             asyncio.create_task(engine.score([_ask("a")], timeout_seconds=10)) for _ in range(3)
         ]
         await asyncio.sleep(0)
         with pytest.raises(OverloadedError, match="requests are open"):
             await engine.score([_ask("b")], timeout_seconds=10)
-        runner.release.set()
+        runner.release()
         await asyncio.gather(*open_requests)
         assert await engine.score([_ask("b")], timeout_seconds=10)
 
@@ -181,7 +313,7 @@ def test_stopping_computes_what_was_admitted_and_refuses_the_rest(
     loaded_debug: LoadedModel,
 ) -> None:
     async def test(engine: Engine, runner: HeldRunner) -> None:
-        runner.release.clear()
+        runner.is_held = True
         admitted = [
             asyncio.create_task(engine.score([_ask(str(n))], timeout_seconds=10)) for n in range(9)
         ]
@@ -190,9 +322,27 @@ def test_stopping_computes_what_was_admitted_and_refuses_the_rest(
         await asyncio.sleep(0)
         with pytest.raises(NotReadyError):
             await engine.score([_ask("late")], timeout_seconds=10)
-        runner.release.set()
+        runner.release()
         assert len(await asyncio.gather(*admitted)) == 9
         await stopping
+
+    _with_engine(loaded_debug, test)
+
+
+def test_stopping_waits_for_the_device(loaded_debug: LoadedModel) -> None:
+    async def test(engine: Engine, runner: HeldRunner) -> None:
+        runner.is_held = True
+        leaving = asyncio.create_task(engine.score([_ask("a")], timeout_seconds=10))
+        await _until(lambda: len(runner.batches) == 1)
+        leaving.cancel()
+        await asyncio.gather(leaving, return_exceptions=True)
+        engine.refuse_new_work()
+        for _ in range(100):
+            await asyncio.sleep(0)
+        assert engine._loop_task is not None
+        assert not engine._loop_task.done()
+        runner.release()
+        await engine._loop_task
 
     _with_engine(loaded_debug, test)
 
@@ -201,7 +351,7 @@ def test_a_request_over_several_batches_is_answered_whole_and_in_order(
     loaded_debug: LoadedModel,
 ) -> None:
     async def test(engine: Engine, runner: HeldRunner) -> None:
-        inputs = [_ask("x" * n) for n in range(40)]
+        inputs = [_ask(chr(ord("A") + n) * n) for n in range(40)]
         scored = await engine.score(inputs, timeout_seconds=10)
         lengths = [scores[0] for scores in _scores(scored)]
         assert lengths == [lengths[0] + n for n in range(40)]

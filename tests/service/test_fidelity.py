@@ -13,13 +13,16 @@ import oracle
 from reward_client import RewardClient
 from reward_service.encoding import Conversation, GivenTokens
 from reward_service.loading import LoadedModel, load_model
+from reward_service.model_runner import ModelRunner, Reading
+from reward_service.models.sequence_classifier import SequenceClassifier
+from reward_service.sequences import SequenceGroup
 from reward_service.settings import Settings
 
 MakeModel = Callable[..., Path]
 
 TOLERANCE = 1e-5
-BFLOAT16_BOUND = 0.03
-"""Stated in docs/architecture.md: |batched - alone| in bf16, relative to the largest score."""
+BFLOAT16_BOUND, FLOAT16_BOUND = 0.03, 0.004
+"""Stated in docs/architecture.md: |batched - alone|, relative to the largest score."""
 
 DECODERS = ["llama", "mistral", "gemma", "gemma2", "qwen2", "qwen3", "gpt2", "gpt_neox", "opt"]
 ENCODERS = ["bert", "roberta", "distilbert", "deberta-v2", "electra", "modernbert"]
@@ -43,8 +46,19 @@ def _groups(seed: int, count: int = 12) -> list[Conversation]:
 
 def _scores(loaded: LoadedModel, groups: list[Conversation]) -> list[list[float]]:
     encoded = loaded.encoder.encode(groups, truncation="error")
-    read = loaded.runner.run(encoded)
-    return [[one.outputs[loaded.score_index] for one in group] for group in read.groups]
+    return _read(loaded.runner, encoded, score_index=loaded.score_index)
+
+
+def _read(
+    runner: ModelRunner, encoded: list[SequenceGroup], *, score_index: int = 0
+) -> list[list[float]]:
+    """Scores of every sequence; whatever has none fails the test."""
+    read = runner.run(runner.prepare(encoded))
+    scores = []
+    for group in read.groups:
+        assert all(isinstance(one, Reading) for one in group), group
+        scores.append([one.outputs[score_index] for one in group])  # type: ignore[union-attr]
+    return scores
 
 
 # ---------------------------------------------------------------- rule 1: token ids
@@ -87,11 +101,16 @@ def test_a_rendered_text_scores_like_the_conversation_it_came_from(service_url: 
 # -------------------------------------------------- rules 2 and 4: position and neighbours
 
 
-@pytest.mark.parametrize("model_type", DECODERS + ENCODERS)
-def test_batched_scores_equal_plain_transformers(make_model: MakeModel, model_type: str) -> None:
+@pytest.mark.parametrize(
+    ("model_type", "path"),
+    [*((one, "tree") for one in DECODERS), *((one, "padded") for one in ENCODERS)],
+)
+def test_batched_scores_equal_plain_transformers(
+    make_model: MakeModel, model_type: str, path: str
+) -> None:
     folder = make_model(model_type)
     loaded = load_model(Settings(model_id=str(folder), max_batch_tokens=2048))
-    assert loaded.runner.path == "padded"
+    assert loaded.runner.path == path
     groups = _groups(3)
     encoded = loaded.encoder.encode(groups, truncation="error")
     for group, scores in zip(encoded, _scores(loaded, groups), strict=True):
@@ -131,31 +150,45 @@ def test_padding_that_is_a_real_token_cannot_move_the_score(
             assert score == pytest.approx(expected, abs=TOLERANCE)
 
 
-def test_bfloat16_stays_within_the_stated_bound(make_model: MakeModel) -> None:
-    folder = make_model("llama", dtype=torch.bfloat16)
+@pytest.mark.parametrize(
+    ("dtype", "bound"), [("bfloat16", BFLOAT16_BOUND), ("float16", FLOAT16_BOUND)]
+)
+def test_half_precision_stays_within_the_stated_bound(
+    make_model: MakeModel, dtype: str, bound: float
+) -> None:
+    folder = make_model("llama", dtype=getattr(torch, dtype))
     loaded = load_model(Settings(model_id=str(folder)))
-    assert loaded.dtype == "bfloat16"
+    assert (loaded.dtype, loaded.runner.path) == (dtype, "tree")
     groups = _groups(6, count=20)
     together = [score for scores in _scores(loaded, groups) for score in scores]
-    alone = [score for group in groups for score in _scores(loaded, [group])[0]]
+    alone = [
+        oracle.outputs_of_ids(folder, sequence.token_ids)[0]
+        for group in loaded.encoder.encode(groups, truncation="error")
+        for sequence in group.sequences
+    ]
     scale = max(map(abs, alone))
-    assert max(abs(a - b) for a, b in zip(together, alone, strict=True)) <= BFLOAT16_BOUND * scale
+    assert together == pytest.approx(alone, abs=bound * scale)
 
 
-def test_a_model_that_padding_changes_is_served_one_by_one(make_model: MakeModel) -> None:
+@pytest.mark.parametrize(
+    ("wrong", "path"), [({"outputs"}, "tree"), ({"outputs", "tree_outputs"}, "alone")]
+)
+def test_a_model_that_packing_changes_is_served_more_slowly_and_right(
+    make_model: MakeModel, monkeypatch: pytest.MonkeyPatch, wrong: set[str], path: str
+) -> None:
+    for name in wrong:
+        right = getattr(SequenceClassifier, name)
+        monkeypatch.setattr(
+            SequenceClassifier, name, lambda *given, right=right: right(*given) * 1.01
+        )
     folder = make_model("llama")
     loaded = load_model(Settings(model_id=str(folder)))
-    model = loaded.runner._model
-    whole = model.outputs
-    model.outputs = lambda ids, lengths: whole(ids, lengths) + (ids.shape[1] > 20)  # type: ignore[method-assign]
-    probes = loaded.encoder.encode(_groups(7), truncation="error")
-    loaded.runner.prove(probes)
-    assert loaded.runner.path == "alone"
-    read = loaded.runner.run(probes)
-    for group, readings in zip(probes, read.groups, strict=True):
-        for sequence, reading in zip(group.sequences, readings, strict=True):
-            expected = oracle.outputs_of_ids(folder, sequence.token_ids)
-            assert reading.outputs == pytest.approx(expected, abs=TOLERANCE)
+    assert loaded.runner.path == path
+    encoded = loaded.encoder.encode(_groups(7), truncation="error")
+    for group, scores in zip(encoded, _read(loaded.runner, encoded), strict=True):
+        for sequence, score in zip(group.sequences, scores, strict=True):
+            [expected] = oracle.outputs_of_ids(folder, sequence.token_ids)
+            assert score == pytest.approx(expected, abs=TOLERANCE)
 
 
 def test_64_concurrent_clients_get_their_own_scores_in_order(
@@ -213,7 +246,7 @@ def test_truncation_drops_the_start_of_the_prompt_only(make_model: MakeModel) ->
         assert sequence.truncated_tokens == dropped
         assert sequence.token_ids == whole[:1] + whole[1 + dropped :]  # BOS stays
         assert sequence.completion_start == 64 - len(completion) - 2
-    scores = _scores_of(loaded, [encoded])
+    [scores] = _read(loaded.runner, [encoded])
     expected = [oracle.outputs_of_ids(folder, s.token_ids)[0] for s in encoded.sequences]
     assert scores == pytest.approx(expected, abs=TOLERANCE)
 
@@ -224,10 +257,6 @@ def test_a_completion_is_never_truncated(start_service: Callable[..., str]) -> N
         pytest.raises(Exception, match="a completion is never truncated"),
     ):
         client.score("p", ["c" * 70], truncation="prompt_start")
-
-
-def _scores_of(loaded: LoadedModel, encoded: list) -> list[float]:
-    return [one.outputs[0] for group in loaded.runner.run(encoded).groups for one in group]
 
 
 # --------------------------------------------------------------- rule 5: non-finite
@@ -274,9 +303,9 @@ def test_scores_are_reported_in_float32_whatever_the_dtype(make_model: MakeModel
     folder = make_model("llama", dtype=torch.bfloat16)
     loaded = load_model(Settings(model_id=str(folder)))
     ids = oracle.token_ids(folder, "Hi", "there")
-    [group] = loaded.encoder.encode([GivenTokens(ids)], truncation="error")
-    [[reading]] = loaded.runner.run([group]).groups
-    assert list(reading.outputs) == pytest.approx(oracle.outputs_of_ids(folder, ids), abs=0.02)
+    encoded = loaded.encoder.encode([GivenTokens(ids)], truncation="error")
+    [scores] = _read(loaded.runner, encoded)
+    assert scores == pytest.approx(oracle.outputs_of_ids(folder, ids), abs=0.02)
 
 
 # ------------------------------------------------------------------ several outputs

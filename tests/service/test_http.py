@@ -22,6 +22,8 @@ from schemathesis.specs.openapi.checks import (
 from reward_client import AuthenticationError, RewardClient
 from reward_client.schema import ERROR_RULES
 from reward_service.app import create_app
+from reward_service.engine import Engine, Scored
+from reward_service.errors import InferenceFailedError
 from reward_service.settings import Settings
 
 GROUP = {"prompt": "Hi", "completions": ["Hello", "No."]}
@@ -335,7 +337,8 @@ def test_the_example_of_the_design_is_accepted_verbatim(http: httpx.Client) -> N
     assert [isinstance(score, float) for score in result["scores"]] == [True, True]
     assert result["token_scores"] is result["objectives"] is result["errors"] is None
     assert answer["usage"]["input_tokens"] == sum(result["num_tokens"])
-    assert answer["usage"]["computed_tokens"] >= answer["usage"]["input_tokens"]
+    # Both completions share the prompt, which is computed once.
+    assert 0 < answer["usage"]["computed_tokens"] < answer["usage"]["input_tokens"]
     timing = answer["timing"]
     parts = timing["encoding_seconds"] + timing["queue_seconds"] + timing["inference_seconds"]
     assert 0 < parts <= timing["total_seconds"]
@@ -373,6 +376,37 @@ def test_objectives_name_every_label(http: httpx.Client) -> None:
     assert result["objectives"] == [{"LABEL_0": score} for score in result["scores"]]
 
 
+def test_a_completion_that_failed_leaves_its_neighbours_their_scores(
+    start_service: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clients = []
+    really_score = Engine.score
+
+    async def score(self: Engine, *args: Any, client: str, **options: Any) -> Scored:
+        clients.append(client)
+        scored = await really_score(self, *args, client=client, **options)
+        failure = InferenceFailedError("the pass raised", input_index=0, completion_index=1)
+        scored.groups[0].readings[1] = failure
+        return scored
+
+    monkeypatch.setattr(Engine, "score", score)
+    with httpx.Client(base_url=start_service()) as http:
+        answer = _post(http, {"inputs": [GROUP], "objectives": True}).json()
+        metrics = http.get("/metrics").text
+    [result] = answer["results"]
+    assert [isinstance(score, float) for score in result["scores"]] == [True, False]
+    assert result["scores"][1] is result["objectives"][1] is result["errors"][0] is None
+    assert result["errors"][1] == {
+        "code": "inference_failed",
+        "message": "the pass raised",
+        "input_index": 0,
+        "completion_index": 1,
+        "limit": None,
+    }
+    assert 'reward_errors_total{code="inference_failed"} 1.0' in metrics
+    assert clients == ["127.0.0.1"]
+
+
 def test_render_shows_what_is_scored(http: httpx.Client) -> None:
     answer = _post(http, {"inputs": [{"prompt": "Hi", "completions": ["Yo", ""]}]}, "/render")
     first, second = answer.json()["results"][0]
@@ -391,7 +425,7 @@ def test_info_tells_model_template_limits_and_versions(start_service: Callable[.
     assert info["architecture"] == "LlamaForSequenceClassification"
     assert (info["labels"], info["score_label"]) == (["LABEL_0"], "LABEL_0")
     assert info["capabilities"] == ["score", "render"]
-    assert (info["device"], info["model"]["dtype"], info["runner"]) == ("cpu", "float32", "padded")
+    assert (info["device"], info["model"]["dtype"], info["runner"]) == ("cpu", "float32", "tree")
     assert info["template"]["source"] == "tokenizer"
     assert re.fullmatch("[0-9a-f]{64}", info["template"]["sha256"])
     assert info["limits"]["max_input_tokens"] == 100
