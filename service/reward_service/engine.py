@@ -17,6 +17,7 @@ from functools import partial
 from typing import Any, Protocol, TypeVar
 
 from reward_service.encoding import Encoder, EncoderInput, Rendering, Truncation
+from reward_service.encoding_thread import EncodingThread
 from reward_service.errors import (
     DeadlineExceededError,
     DeviceFailedError,
@@ -37,7 +38,6 @@ RATE_MEMORY = 0.8
 MAX_IN_FLIGHT = 2
 """Batches at the device: one runs, one is ready to follow it."""
 
-T = TypeVar("T")
 P = TypeVar("P")
 
 
@@ -148,7 +148,7 @@ class Engine:
         self._max_concurrent_requests = max_concurrent_requests
         self._observer = observer or Blind()
         self._clock = clock
-        self._encoding_thread = ThreadPoolExecutor(1, thread_name_prefix="encoding")
+        self._encoding = EncodingThread()
         # Not the encoding thread: the device must not wait for somebody's long conversation.
         self._preparing_thread = ThreadPoolExecutor(1, thread_name_prefix="preparing")
         self._device_thread = ThreadPoolExecutor(1, thread_name_prefix="device")
@@ -179,8 +179,9 @@ class Engine:
         self.refuse_new_work()
         if self._loop_task is not None:
             await asyncio.wait([self._loop_task])
-        for thread in (self._encoding_thread, self._preparing_thread, self._device_thread):
-            thread.shutdown(wait=False)
+        self._encoding.stop()
+        self._preparing_thread.shutdown(wait=False)
+        self._device_thread.shutdown(wait=False)
 
     @property
     def is_alive(self) -> bool:
@@ -212,7 +213,7 @@ class Engine:
         self._take_permit()
         try:
             async with asyncio.timeout(timeout_seconds):
-                groups = await self._encode(
+                groups = await self._encoding.run(
                     lambda: self._encoder.encode(inputs, truncation=truncation)
                 )
                 encoded = self._clock()
@@ -244,7 +245,9 @@ class Engine:
         """
         self._take_permit()
         try:
-            return await self._encode(lambda: self._encoder.render(inputs, truncation=truncation))
+            return await self._encoding.run(
+                lambda: self._encoder.render(inputs, truncation=truncation)
+            )
         finally:
             self._give_permit_back()
 
@@ -265,9 +268,6 @@ class Engine:
         if self._is_stopping:
             # The engine waits for the last request, which may still have been encoding.
             self._wake.set()
-
-    async def _encode(self, work: Callable[[], T]) -> T:
-        return await asyncio.get_running_loop().run_in_executor(self._encoding_thread, work)
 
     def _admit(self, works: list[Work]) -> _Job:
         if self._loop_task is None or self._loop_task.done():

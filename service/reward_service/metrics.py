@@ -77,7 +77,9 @@ class Metrics:
         self._queue_requests = gauge(
             "queue_requests", "Requests that wait for the device, wholly or in part."
         )
-        self._queue_tokens = gauge("queue_tokens", "Tokens that wait for the device.")
+        self._queue_tokens = gauge(
+            "queue_tokens", "Tokens to compute for what waits: a prompt counts once."
+        )
         self._batch_seconds = histogram("batch_seconds", "Time of one batch.", _SECONDS)
         self._batch_size = histogram("batch_size_tokens", "Input tokens of one batch.", _TOKENS)
         self._batch_tokens = counter(

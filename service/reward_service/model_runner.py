@@ -393,7 +393,7 @@ def _is_nearly_full(device: torch.device) -> bool:
 
 
 def _warm_up_sequences(tokens: int, *, vocabulary: int) -> list[TokenSequence]:
-    """Prompts of 256 tokens, four completions of 256 each: as many distinct tokens, or a few more."""
+    """Prompts of 256 tokens with four completions of 256: as many distinct tokens, or more."""
     ids = torch.randint(vocabulary, (tokens // 1280 + 1, 5, 256), generator=torch.Generator())
     return [
         TokenSequence(prompt + completion, completion_start=len(prompt))

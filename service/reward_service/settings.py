@@ -87,7 +87,8 @@ class Settings(BaseSettings):
     """Most inputs in one request."""
 
     max_queue_tokens: int = Field(default=1_000_000, gt=0)
-    """When this many tokens wait, further requests are refused with 503 and Retry-After."""
+    """When this many tokens wait to be computed (a prompt counts once), requests are refused with
+    503 and Retry-After."""
 
     max_concurrent_requests: int = Field(default=512, gt=0)
     """Most requests being encoded, waiting or computed at once; more are refused with 503."""

@@ -1,0 +1,71 @@
+"""The thread that encodes for the event loop: whatever waits goes over to it in one hop.
+
+A hop between threads costs more than encoding a short text. One hop for each request made requests
+wait for the thread rather than for the work (docs/experiments.md).
+"""
+
+import asyncio
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+
+@dataclass(slots=True, eq=False)
+class _Task:
+    work: Callable[[], Any]
+    done: asyncio.Future[Any]
+    result: Any = None
+    error: Exception | None = None
+
+
+class EncodingThread:
+    """Runs blocking work in the order it comes, one at a time, off the event loop."""
+
+    def __init__(self) -> None:
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="encoding")
+        self._waiting: list[_Task] = []
+        self._is_busy = False
+
+    async def run(self, work: Callable[[], T]) -> T:
+        """The result of `work`, or its exception; not started if the caller has left by then."""
+        loop = asyncio.get_running_loop()
+        task = _Task(work, loop.create_future())
+        self._waiting.append(task)
+        if not self._is_busy:
+            self._hand_over(loop)
+        result: T = await task.done
+        return result
+
+    def stop(self) -> None:
+        """End the thread once it has done what it was given."""
+        self._thread.shutdown(wait=False)
+
+    def _hand_over(self, loop: asyncio.AbstractEventLoop) -> None:
+        tasks, self._waiting = self._waiting, []
+        self._is_busy = True
+        self._thread.submit(self._work_off, tasks, loop)
+
+    def _work_off(self, tasks: list[_Task], loop: asyncio.AbstractEventLoop) -> None:
+        for task in tasks:
+            if not task.done.done():
+                try:
+                    task.result = task.work()
+                except Exception as error:  # noqa: BLE001 - handed to whoever awaits
+                    task.error = error
+        loop.call_soon_threadsafe(self._deliver, tasks, loop)
+
+    def _deliver(self, tasks: list[_Task], loop: asyncio.AbstractEventLoop) -> None:
+        if self._waiting:
+            self._hand_over(loop)
+        else:
+            self._is_busy = False
+        for task in tasks:
+            if task.done.done():
+                continue
+            if task.error is None:
+                task.done.set_result(task.result)
+            else:
+                task.done.set_exception(task.error)
