@@ -9,12 +9,20 @@ import torch
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 
-@cache
-def _load(folder: Path) -> tuple[Any, Any]:
-    model = AutoModelForSequenceClassification.from_pretrained(folder, dtype="auto").eval()
+@torch.inference_mode()
+def outputs_alone(model: Any, sequences: Sequence[Sequence[int]]) -> list[list[float]]:
+    """All raw outputs of a model in memory, one unpadded sequence after the other."""
     # With a pad id, transformers searches for the last token that is not padding; a single
     # unpadded sequence has none, so its last token is the one to read.
     model.config.pad_token_id = None
+    return [
+        model(input_ids=torch.tensor([list(ids)])).logits[0].float().tolist() for ids in sequences
+    ]
+
+
+@cache
+def _load(folder: Path) -> tuple[Any, Any]:
+    model = AutoModelForSequenceClassification.from_pretrained(folder, dtype="auto").eval()
     return model, AutoTokenizer.from_pretrained(folder)
 
 
@@ -29,12 +37,11 @@ def token_ids(folder: Path, prompt: str | list[dict[str, str]], completion: str)
     return ids
 
 
-@torch.inference_mode()
 def outputs_of_ids(folder: Path, ids: Sequence[int]) -> list[float]:
     """All raw outputs for one sequence."""
     model, _ = _load(folder)
-    values: list[float] = model(input_ids=torch.tensor([list(ids)])).logits[0].float().tolist()
-    return values
+    [outputs] = outputs_alone(model, [ids])
+    return outputs
 
 
 def score(folder: Path, prompt: str | list[dict[str, str]], completion: str) -> float:

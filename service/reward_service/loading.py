@@ -120,7 +120,7 @@ def load_model(settings: Settings) -> LoadedModel:
     runner = ModelRunner(model, max_batch_tokens=_batch_limit(settings, model))
     runner.prove(_probe_groups(encoder), attention=settings.attention)
     if model.device.type == "cuda" and settings.max_batch_tokens is None:
-        runner.warm_up(most=settings.max_queue_tokens)
+        runner.warm_up(most=settings.max_queue_tokens, longest=encoder.max_input_tokens)
     return _described(settings, checkpoint, config, model, encoder, runner)
 
 

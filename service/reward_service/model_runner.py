@@ -167,9 +167,9 @@ class ModelRunner:
             if reason is None:
                 self._packing = packing
                 return
-            if packing.path == attention:
+            if packing.path == attention == "tree":
                 raise StartupError(
-                    f"--attention {attention}: {reason}; "
+                    f"--attention tree: {reason}; "
                     "--attention auto serves the model without sharing prompts"
                 )
             # An encoder is never packed in a tree: nothing that an operator should look into.
@@ -178,14 +178,15 @@ class ModelRunner:
         self._packing = alone
 
     @torch.inference_mode()
-    def warm_up(self, *, most: int = MOST_WARM_UP_TOKENS) -> None:
+    def warm_up(self, *, most: int, longest: int) -> None:
         """Find the largest pass that fits and still pays, and make it the budget.
 
         Passes double until memory runs out, gets scarce, or twice the tokens take twice the time.
         For a GPU; on a CPU large passes do not pay anyway.
 
         Args:
-            most: do not try more than this.
+            most: do not try more tokens than this.
+            longest: most tokens of one sequence.
 
         Raises:
             StartupError: not even the smallest pass fits.
@@ -194,7 +195,7 @@ class ModelRunner:
         most = min(most, MOST_WARM_UP_TOKENS)
         tokens = min(most, LEAST_WARM_UP_TOKENS)
         while tokens <= most:
-            rate = self._warm_up_rate(tokens)
+            rate = self._warm_up_rate(tokens, longest=longest)
             if rate is None or rate < WORTHWHILE_GAIN * best_rate:
                 break
             best, best_rate = tokens, rate
@@ -211,9 +212,11 @@ class ModelRunner:
         self._memory = _WorkingBudget(best)
         logger.info("warmed up", extra={"max_batch_tokens": best, "tokens_per_second": best_rate})
 
-    def _warm_up_rate(self, tokens: int) -> float | None:
+    def _warm_up_rate(self, tokens: int, *, longest: int) -> float | None:
         """Tokens per second of one pass, `None` where it does not fit."""
-        sequences = _warm_up_sequences(tokens, vocabulary=self._model.vocabulary_size)
+        sequences = _warm_up_sequences(
+            tokens, longest=longest, vocabulary=self._model.vocabulary_size
+        )
         started = computed = 0.0
         try:
             for _ in range(2):  # the first one loads kernels
@@ -243,6 +246,9 @@ class ModelRunner:
             difference = (computed - expected).abs().max().item()
         except UnsupportedAttentionError as error:
             return str(error)
+        except (torch.AcceleratorError, torch.OutOfMemoryError):
+            # Says nothing about the packing: the device is broken or full.
+            raise
         except (RuntimeError, ValueError, IndexError, TypeError, KeyError) as error:
             return f"the model refuses it ({type(error).__name__}: {one_line(error)})"
         tolerance = PROOF_TOLERANCE.get(self._model.dtype, HALF_PRECISION_TOLERANCE)
@@ -392,11 +398,13 @@ def _is_nearly_full(device: torch.device) -> bool:
     return free < FREE_MEMORY * total
 
 
-def _warm_up_sequences(tokens: int, *, vocabulary: int) -> list[TokenSequence]:
+def _warm_up_sequences(tokens: int, *, longest: int, vocabulary: int) -> list[TokenSequence]:
     """Prompts of 256 tokens with four completions of 256: as many distinct tokens, or more."""
-    ids = torch.randint(vocabulary, (tokens // 1280 + 1, 5, 256), generator=torch.Generator())
+    part = max(1, min(256, longest // 2))
+    shape = (tokens // (5 * part) + 1, 5, part)
+    ids = torch.randint(vocabulary, shape, generator=torch.Generator())
     return [
-        TokenSequence(prompt + completion, completion_start=len(prompt))
+        TokenSequence((prompt + completion)[:longest], completion_start=None)
         for prompt, *completions in ids.tolist()
         for completion in completions
     ]

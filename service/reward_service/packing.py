@@ -70,7 +70,9 @@ class TreePacking:
     def passes(self, sequences: Sequence[TokenSequence], *, budget: int) -> Iterator[Pass]:
         """See `Packing.passes`."""
         for alike in _with_the_same_positions(sequences, self._model):
-            for places in _within_budget(sequences, alike, budget=budget):
+            for places in _within_budget(
+                sequences, alike, budget=budget, min_root_tokens=self._min_root_tokens
+            ):
                 tree = build_tree(
                     [sequences[place].key for place in places],
                     min_root_tokens=self._min_root_tokens,
@@ -141,9 +143,13 @@ def _with_the_same_positions(
 
 
 def _within_budget(
-    sequences: Sequence[TokenSequence], places: list[int], *, budget: int
+    sequences: Sequence[TokenSequence],
+    places: list[int],
+    *,
+    budget: int,
+    min_root_tokens: int,
 ) -> Iterator[list[int]]:
-    """Cut where the distinct tokens would be more than the budget, in the order of the tree."""
+    """Cut where the tree would have more tokens than the budget, in the order of the tree."""
     if sum(len(sequences[place]) for place in places) <= budget:
         yield places
         return
@@ -153,10 +159,11 @@ def _within_budget(
     tokens = 0
     for place, above in zip(order, [0, *shared], strict=True):
         length = len(sequences[place])
-        if cut and tokens + length - above > budget:
+        shared_tokens = above if above >= min_root_tokens else 0
+        if cut and tokens + length - shared_tokens > budget:
             yield cut
             cut, tokens = [], 0
-        tokens += length - above if cut else length
+        tokens += length - shared_tokens if cut else length
         cut.append(place)
     yield cut
 

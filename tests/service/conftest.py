@@ -58,16 +58,17 @@ def random_model() -> RandomModel:
         model_config.id2label = dict(enumerate(labels))
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(7)
-            model = _classifier(model_config)
+            model: Any = _classifier(model_config)
             for name, weights in model.named_parameters():
                 if "norm" not in name.lower():
                     torch.nn.init.normal_(weights, std=0.15)
-        return model.to(dtype).eval().requires_grad_(False)
+        made: PreTrainedModel = model.to(dtype).eval().requires_grad_(False)
+        return made
 
     return make
 
 
-def _classifier(config: Any) -> PreTrainedModel:
+def _classifier(config: Any) -> Any:
     try:
         return AutoModelForSequenceClassification.from_config(config)
     except ValueError:

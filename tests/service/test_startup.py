@@ -19,6 +19,7 @@ from reward_service.debug_model import write_debug_model
 from reward_service.encoding import Conversation, EncoderInput, RenderedText
 from reward_service.errors import StartupError
 from reward_service.loading import LoadedModel, load_model
+from reward_service.model_runner import Reading
 from reward_service.settings import Settings
 
 MakeModel = Callable[..., Path]
@@ -49,7 +50,9 @@ def _refusal(model_id: object, **settings: Any) -> str:
 
 def _score(loaded: LoadedModel, one: EncoderInput = QUESTION) -> float:
     groups = loaded.encoder.encode([one], truncation="error")
-    return loaded.runner.run(groups).groups[0][0].outputs[loaded.score_index]
+    reading = loaded.runner.run(loaded.runner.prepare(groups)).groups[0][0]
+    assert isinstance(reading, Reading)
+    return reading.outputs[loaded.score_index]
 
 
 def _edit_config(folder: Path, **changes: object) -> None:
