@@ -8,7 +8,7 @@ READY  := $(VENV)/.ready
 export HF_HUB_OFFLINE ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup format check test demo serve real-data test-container constraints clean
+.PHONY: help setup format check test demo serve bench real-data test-container constraints clean
 
 help:  ## Show what can be made
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 18
@@ -24,10 +24,11 @@ $(READY): pyproject.toml constraints.txt
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[service,benchmark,dev]'
 	@touch $@
 
-format: setup  ## Format the code, write README's settings table
+format: setup  ## Format the code, write README's tables
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 	$(BIN)/python scripts/settings_table.py
+	$(BIN)/python scripts/speed_table.py
 
 check: setup  ## Lint, types, import contracts, Kubernetes manifests
 	@echo "== lint"
@@ -49,6 +50,9 @@ demo: setup  ## Serve the debug model, benchmark it on the bundled sample, show 
 
 serve: setup  ## Serve a model: make serve MODEL_ID=owner/name
 	HF_HUB_OFFLINE=0 $(BIN)/reward-service --model-id $(or $(MODEL_ID),debug)
+
+bench: setup  ## Measure speed against what people run today, 10 to 15 minutes: make bench BENCH=--quick
+	$(BIN)/python -m speed $(BENCH)
 
 real-data: setup  ## Score all of RewardBench in ../shared/data, killed in the middle and resumed
 	$(BIN)/python scripts/real_data.py
