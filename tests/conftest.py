@@ -30,7 +30,8 @@ def running_service(**settings: object) -> Iterator[str]:
     """A real uvicorn in a thread on a free loopback port, ready to score; yields its URL."""
     failures: list[Exception] = []
     app = create_app(
-        Settings(**{"model_id": "debug", "port": 0, **settings}), on_failure=failures.append
+        Settings(**{"model_id": "debug", "port": 0, "model_process": False, **settings}),
+        on_failure=failures.append,
     )
     listening = socket.create_server(("127.0.0.1", 0))
     url = f"http://127.0.0.1:{listening.getsockname()[1]}"

@@ -206,7 +206,7 @@ class OurEngine:
     @property
     def path(self) -> str:
         """How the runner computes, as it says itself."""
-        return str(self._loaded.runner.path)
+        return str(self._loaded.path)
 
     @property
     def max_batch_tokens(self) -> int:

@@ -12,6 +12,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     arguments = sys.argv[1:] if arguments is None else arguments
     try:
         from reward_service.errors import StartupError
+        from reward_service.process import prepare_for_inference
         from reward_service.settings import read_settings
 
         if arguments[:1] == ["debug-model"]:
@@ -19,6 +20,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         settings = read_settings(arguments)
         # Before the slow imports and the model: a port in use is known at once.
         listening = _listen(settings.host, settings.port)
+        prepare_for_inference()
         from reward_service.server import serve
     except ModuleNotFoundError as error:
         return _complain(f"{error.name} is missing: pip install 'rewardserve[service]'")

@@ -27,7 +27,7 @@ from reward_service.prefix_tree import PrefixTree, Run
 PREFIX_TREE = "prefix_tree"
 """Name of the attention implementation, for `model.set_attn_implementation(...)`."""
 
-BLOCK_TOKENS = 128
+BLOCK_TOKENS = 64
 """Most queries of one masked call. A call computes a rectangle, of which the corner above the
 diagonal is in vain: shorter blocks waste less and cost more calls (docs/experiments.md)."""
 

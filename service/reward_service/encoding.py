@@ -97,6 +97,18 @@ class _Draft:
     warnings: list[str] = field(default_factory=list)
 
 
+def count_characters(one: EncoderInput) -> int:
+    """How much there is to encode, in characters; the prompt counts with every completion."""
+    match one:
+        case Conversation():
+            prompt = sum(len(message["content"]) for message in one.prompt)
+            return prompt * len(one.completions) + sum(map(len, one.completions))
+        case RenderedText():
+            return len(one.text)
+        case GivenTokens():
+            return len(one.token_ids)
+
+
 class Encoder:
     """Encodes for one tokenizer and one template.
 

@@ -6,6 +6,7 @@ batch after the running one. It knows nothing about HTTP, and needs neither Fast
 
 import asyncio
 import logging
+import math
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -14,9 +15,9 @@ from contextlib import suppress
 from copy import copy
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol
 
-from reward_service.encoding import Encoder, EncoderInput, Rendering, Truncation
+from reward_service.encoding import Encoder, EncoderInput, Rendering, Truncation, count_characters
 from reward_service.encoding_thread import EncodingThread
 from reward_service.errors import (
     DeadlineExceededError,
@@ -26,7 +27,7 @@ from reward_service.errors import (
     OverloadedError,
     ServiceError,
 )
-from reward_service.model_runner import BatchReadings, Reading
+from reward_service.model_runner import BatchReadings, Reading, Runner
 from reward_service.scheduler import Batch, Scheduler, Work
 from reward_service.sequences import SequenceGroup
 
@@ -38,23 +39,9 @@ RATE_MEMORY = 0.8
 MAX_IN_FLIGHT = 2
 """Batches at the device: one runs, one is ready to follow it."""
 
-P = TypeVar("P")
-
-
-class Runner(Protocol[P]):
-    """What the engine needs of a `ModelRunner`."""
-
-    def prepare(self, groups: Sequence[SequenceGroup], /) -> P:
-        """All that can be done before the device is free; called from any thread."""
-        ...
-
-    def run(self, prepared: P, /) -> BatchReadings:
-        """Readings for every sequence of every group; called from the device thread alone.
-
-        Raises:
-            DeviceFailedError: no batch will be computed any more.
-        """
-        ...
+LEAD_SECONDS = 0.003
+"""How long before the running batch's expected end the next one is cut: handing it over to the
+device takes about as long, and a device that waits for that is idle."""
 
 
 class Observer(Protocol):
@@ -158,6 +145,7 @@ class Engine:
         self._waiting_requests = 0
         self._wake = asyncio.Event()
         self._tokens_per_second: float | None = None
+        self._time_to_cut = math.inf
         self._is_stopping = False
         self._loop_task: asyncio.Task[None] | None = None
 
@@ -214,7 +202,8 @@ class Engine:
         try:
             async with asyncio.timeout(timeout_seconds):
                 groups = await self._encoding.run(
-                    lambda: self._encoder.encode(inputs, truncation=truncation)
+                    lambda: self._encoder.encode(inputs, truncation=truncation),
+                    characters=sum(map(count_characters, inputs)),
                 )
                 encoded = self._clock()
                 deadline = started + timeout_seconds
@@ -246,7 +235,8 @@ class Engine:
         self._take_permit()
         try:
             return await self._encoding.run(
-                lambda: self._encoder.render(inputs, truncation=truncation)
+                lambda: self._encoder.render(inputs, truncation=truncation),
+                characters=sum(map(count_characters, inputs)),
             )
         finally:
             self._give_permit_back()
@@ -312,13 +302,24 @@ class Engine:
     def _may_cut_batch(self) -> bool:
         """Whether the next batch is cut now rather than later.
 
-        An idle device takes what there is. While it is busy, only a batch that is full already is
-        cut and prepared ahead: a smaller one would miss what arrives until the device is free, and
-        is prepared quickly then.
+        An idle device takes what there is. While it is busy, a batch that is full already is cut
+        and prepared ahead. A smaller one still grows by what arrives, so it is cut as late as can
+        be without letting the device wait.
         """
         if not self._in_flight:
             return True
-        return len(self._in_flight) < MAX_IN_FLIGHT and self._scheduler.has_full_batch
+        if len(self._in_flight) >= MAX_IN_FLIGHT:
+            return False
+        return self._scheduler.has_full_batch or self._clock() >= self._time_to_cut
+
+    def _expect_end(self, batch: Batch, *, started: float) -> None:
+        """Set the time to cut the batch after this one, from what the rate says about this one."""
+        if self._tokens_per_second is None:
+            self._time_to_cut = math.inf
+            return
+        self._time_to_cut = started + batch.tokens / self._tokens_per_second - LEAD_SECONDS
+        if (wait := self._time_to_cut - self._clock()) > 0:
+            asyncio.get_running_loop().call_later(wait, self._wake.set)
 
     def _cut_batch(self) -> bool:
         """Send the next batch to the device; returns whether there was one."""
@@ -339,6 +340,8 @@ class Engine:
         # It stands behind the running batch and follows it without asking the event loop.
         computed = self._device_thread.submit(self._compute, batch, prepare)
         self._in_flight.append((batch, computed))
+        if len(self._in_flight) == 1:
+            self._expect_end(batch, started=self._clock())
         computed.add_done_callback(self._wake_from_thread)
         return True
 
@@ -375,6 +378,8 @@ class Engine:
             return
         seconds = computed.ended - computed.started
         self._measure_rate(batch.tokens, seconds)
+        if self._in_flight:
+            self._expect_end(self._in_flight[0][0], started=computed.ended)
         self._observer.batch_ran(computed.readings, seconds=seconds)
         for work, readings in zip(batch.works, computed.readings.groups, strict=True):
             if work in self._jobs:

@@ -18,12 +18,13 @@ from reward_service.checkpoint import Checkpoint, find_checkpoint, find_tokenize
 from reward_service.encoding import Conversation, Encoder
 from reward_service.errors import InputTooLongError, StartupError, one_line
 from reward_service.fingerprint import fingerprint
-from reward_service.model_runner import ModelRunner, choose_device
+from reward_service.model_runner import ModelRunner, Runner, choose_device
 from reward_service.models.sequence_classifier import (
     SequenceClassifier,
     load_sequence_classifier,
     position_limit,
 )
+from reward_service.packing import RunnerPath
 from reward_service.sequences import SequenceGroup, TokenSequence
 from reward_service.settings import Settings
 
@@ -59,7 +60,9 @@ class LoadedModel:
     """A model that is ready to score, and what can be said about it."""
 
     encoder: Encoder
-    runner: ModelRunner
+    runner: Runner[Any]
+    path: RunnerPath
+    """How the runner packs sequences."""
     model_id: str
     revision: str | None
     kind: str
@@ -144,6 +147,7 @@ def _described(
     return LoadedModel(
         encoder=encoder,
         runner=runner,
+        path=runner.path,
         model_id=checkpoint.model_id,
         revision=checkpoint.revision,
         kind="sequence_classifier",

@@ -9,7 +9,7 @@ import math
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Protocol, TypeVar
 
 import torch
 
@@ -45,6 +45,9 @@ PASSES_BEFORE_GROWING = 64
 
 GROWTH = 1.25
 
+SMALL_PASS_FLOPS = 500_000_000
+"""A few milliseconds of one core."""
+
 LEAST_WARM_UP_TOKENS = 4096
 MOST_WARM_UP_TOKENS = 131_072
 WORTHWHILE_GAIN = 1.02
@@ -53,6 +56,8 @@ FREE_MEMORY = 0.1
 """Share of the device that warm-up leaves: how much attention needs varies with the tree."""
 
 Outputs = tuple[float, ...]
+
+P = TypeVar("P")
 
 Attention = Literal["auto", "tree", "padded"]
 
@@ -81,6 +86,22 @@ class BatchReadings:
     """Padding among the computed tokens."""
 
 
+class Runner(Protocol[P]):
+    """What an engine needs of a model, wherever that is."""
+
+    def prepare(self, groups: Sequence[SequenceGroup], /) -> P:
+        """All that can be done before the device is free; called from any thread."""
+        ...
+
+    def run(self, prepared: P, /) -> BatchReadings:
+        """Readings for every sequence of every group; called from the device thread alone.
+
+        Raises:
+            DeviceFailedError: no batch will be computed any more.
+        """
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class PreparedBatch:
     """A batch of which everything is done but the forward passes."""
@@ -103,6 +124,7 @@ class ModelRunner:
         self._model = model
         self._packing: Packing = NoPacking(model)
         self._memory = _WorkingBudget(max_batch_tokens)
+        self._threads = _Threads(model.device)
 
     @property
     def path(self) -> RunnerPath:
@@ -283,6 +305,7 @@ class ModelRunner:
     ) -> list[Outputs | ServiceError]:
         """Outputs of one pass; what fails is computed again in halves, down to one sequence."""
         tokens = sum(one.computed_tokens)
+        self._threads.fit(2 * tokens * self._model.parameters)
         try:
             # `tolist` is the one synchronisation of host and device.
             values = [tuple(row) for row in one.forward().tolist()]
@@ -353,6 +376,24 @@ class _WorkingBudget:
         if self._fitted >= PASSES_BEFORE_GROWING:
             self.tokens = min(self._most, math.ceil(self.tokens * GROWTH))
             self._fitted = 0
+
+
+class _Threads:
+    """Threads of an operation on a CPU: a small pass takes one, and leaves the others to HTTP.
+
+    Threads that wait for each other after every small operation cost more than they compute, and on
+    a busy machine much more.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self._most = torch.get_num_threads() if device.type == "cpu" else 1
+        self._current = self._most
+
+    def fit(self, flops: int) -> None:
+        wanted = 1 if flops < SMALL_PASS_FLOPS else self._most
+        if wanted != self._current:
+            torch.set_num_threads(wanted)
+            self._current = wanted
 
 
 def choose_device(requested: str) -> str:

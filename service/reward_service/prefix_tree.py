@@ -21,6 +21,12 @@ def sort_key(token_ids: Sequence[int]) -> bytes:
     return np.asarray(token_ids, dtype=_TOKEN).tobytes()
 
 
+def token_ids_of(key: bytes) -> list[int]:
+    """The token ids that `sort_key` made a key of."""
+    ids: list[int] = np.frombuffer(key, _TOKEN).tolist()
+    return ids
+
+
 def key_length(key: bytes) -> int:
     """Tokens in a key."""
     return len(key) // _TOKEN.itemsize

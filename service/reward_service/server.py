@@ -3,13 +3,12 @@
 import logging
 import signal
 import socket
-import sys
 from urllib.parse import urlunsplit
 
 import uvicorn
-from pythonjsonlogger.json import JsonFormatter
 
 from reward_service.app import create_app
+from reward_service.process import configure_logging
 from reward_service.service import Service
 from reward_service.settings import Settings
 
@@ -35,7 +34,7 @@ class DrainingServer(uvicorn.Server):
 
 def serve(settings: Settings, listening: socket.socket) -> Exception | None:
     """Serve until a signal or a failure; returns what went wrong, if anything did."""
-    _configure_logging(settings.log_level)
+    configure_logging(settings.log_level)
 
     def on_failure(_: Exception) -> None:
         server.should_exit = True
@@ -62,18 +61,3 @@ def serve(settings: Settings, listening: socket.socket) -> Exception | None:
     logger.info("listening", extra={"url": urlunsplit(("http", place, "", "", ""))})
     server.run(sockets=[listening])
     return service.failure
-
-
-def _configure_logging(level: str) -> None:
-    """One JSON line per event on stderr."""
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(
-        JsonFormatter(
-            ["levelname", "name", "message"],
-            rename_fields={"levelname": "level", "name": "logger", "message": "event"},
-            timestamp="time",
-        )
-    )
-    logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
-    for noisy in ("httpx", "uvicorn.error", "stamina"):
-        logging.getLogger(noisy).setLevel(max(logging.WARNING, getattr(logging, level.upper())))

@@ -15,6 +15,7 @@ from reward_service.engine import Engine
 from reward_service.errors import NotReadyError, StartupError
 from reward_service.loading import LoadedModel, load_model
 from reward_service.metrics import Metrics
+from reward_service.model_process import ModelProcess, load_in_own_process
 from reward_service.scheduler import Scheduler
 from reward_service.settings import Settings
 
@@ -61,7 +62,7 @@ class Service:
             "dtype": loaded.dtype,
             "device": loaded.device,
             "fingerprint": loaded.fingerprint,
-            "runner": loaded.runner.path,
+            "runner": loaded.path,
         }
         self.metrics.set_model(description)
         computing = self._engine.start()
@@ -86,10 +87,12 @@ class Service:
             self._engine.refuse_new_work()
 
     async def stop(self) -> None:
-        """Finish what was admitted and end the threads."""
+        """Finish what was admitted and end the threads, and the model's process."""
         self.drain()
         if self._engine is not None:
             await self._engine.stop()
+        if self._loaded is not None and isinstance(self._loaded.runner, ModelProcess):
+            await asyncio.to_thread(self._loaded.runner.stop)
 
     @property
     def is_ready(self) -> bool:
@@ -151,7 +154,7 @@ class Service:
 
 
 def _load(settings: Settings) -> LoadedModel:
-    loaded = load_model(settings)
+    loaded = load_in_own_process(settings) if settings.model_process else load_model(settings)
     # Modules and model live as long as the process. Looking through their million objects once
     # more stops every request for 200 ms, several times a minute.
     gc.collect()

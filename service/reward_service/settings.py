@@ -76,6 +76,9 @@ class Settings(BaseSettings):
     api_key: SecretStr | None = Field(default=None, min_length=1)
     """Callers must send it as `Authorization: Bearer KEY`. Default: no key."""
 
+    model_process: bool = True
+    """Run the model in a process of its own, where HTTP and tokenising do not hold it up."""
+
     max_input_tokens: int | None = Field(default=None, gt=0)
     """Longest prompt with completion, in tokens. Default: what the model was made for."""
 

@@ -13,6 +13,8 @@ class RewardModel(Protocol):
     labels: tuple[str, ...]
     """Names of the outputs, in order."""
     vocabulary_size: int
+    parameters: int
+    """How many weights a token meets, about."""
     pad_token_id: int
     reads_last_token: bool
     """The outputs are read at the last token; otherwise the head pools in its own way."""

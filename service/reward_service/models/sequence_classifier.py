@@ -28,6 +28,10 @@ class SequenceClassifier:
     def __init__(self, model: Any, *, pad_token_id: int) -> None:
         self.labels = tuple(model.config.id2label[i] for i in range(model.config.num_labels))
         self.vocabulary_size = int(model.get_input_embeddings().num_embeddings)
+        self.parameters = (
+            sum(weights.numel() for weights in model.parameters() if weights.dim() > 1)
+            - model.get_input_embeddings().weight.numel()
+        )
         self.pad_token_id = pad_token_id
         self.device: torch.device = model.device
         self.dtype: torch.dtype = model.dtype

@@ -120,7 +120,7 @@ async def info(request: Request) -> InfoResponse:
         labels=list(loaded.labels),
         score_label=loaded.labels[loaded.score_index],
         capabilities=CAPABILITIES,
-        runner=loaded.runner.path,
+        runner=loaded.path,
         template=TemplateInfo(
             source=loaded.template.source,
             sha256=loaded.template.sha256,
