@@ -101,7 +101,7 @@ def test_a_cached_hub_model_loads_offline_and_is_known_by_its_commit(
     assert loaded.fingerprint != local.fingerprint  # another identity, even with equal files
     ids = oracle.token_ids(debug_folder, "Hi", "there")
     groups = [loaded.encoder.encode([GivenTokens(ids)], truncation="error")[0]]
-    [[reading]] = loaded.runner.run(groups).groups
+    [[reading]] = loaded.runner.run(loaded.runner.prepare(groups)).groups
     assert list(reading.outputs) == pytest.approx(
         oracle.outputs_of_ids(debug_folder, ids), abs=1e-5
     )
