@@ -179,6 +179,9 @@ class OurEngine:
 
     def start(self, folder: Path) -> None:
         """See `Contender`."""
+        from reward_service.process import prepare_for_inference
+
+        prepare_for_inference()  # as the service does
         from reward_service.loading import load_model
         from reward_service.settings import Settings
 
