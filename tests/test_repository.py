@@ -49,6 +49,10 @@ def test_readme_settings_table_is_current() -> None:
     assert _script("settings_table").with_table(README) == README, "run make format"
 
 
+def test_readme_speed_table_is_rendered_from_the_newest_result() -> None:
+    assert _script("speed_table").with_table(README) == README, "run make format"
+
+
 def test_readme_and_docs_link_to_files_that_exist() -> None:
     for document in [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]:
         for target in re.findall(r"\]\(([^)#]+)\)", document.read_text(encoding="utf-8")):

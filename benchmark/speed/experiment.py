@@ -31,7 +31,7 @@ FALLBACK_BATCH_TOKENS = 4096
 class Options:
     """How much is measured."""
 
-    pairs: int = 64
+    pairs: int = 40
     long_prompts: int = 2
     alpaca_prompts: int = 4
     growth: tuple[int, ...] = (1, 2, 4, 8, 16, 32, 64)
