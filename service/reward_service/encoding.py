@@ -25,6 +25,9 @@ from reward_service.sequences import SequenceGroup, TokenSequence
 MAX_CHARACTERS_PER_TOKEN = 250
 """A text longer than this for every token of the limit is refused before it is tokenised."""
 
+TEMPLATE_CHARACTERS = 200
+"""Rendering the template for one completion takes as long as encoding so much text."""
+
 PINNED_DATE = datetime(2024, 7, 26)
 """What a template that asks for today's date is told (the date Llama's templates fall back to):
 the same conversation must have the same score tomorrow."""
@@ -101,7 +104,7 @@ def count_characters(one: EncoderInput) -> int:
     """How much there is to encode, in characters; the prompt counts with every completion."""
     match one:
         case Conversation():
-            prompt = sum(len(message["content"]) for message in one.prompt)
+            prompt = sum(len(message["content"]) for message in one.prompt) + TEMPLATE_CHARACTERS
             return prompt * len(one.completions) + sum(map(len, one.completions))
         case RenderedText():
             return len(one.text)

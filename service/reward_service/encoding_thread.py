@@ -56,22 +56,23 @@ class EncodingThread:
     def _hand_over(self, loop: asyncio.AbstractEventLoop) -> None:
         tasks, self._waiting = self._waiting, []
         self._is_busy = True
-        self._thread.submit(self._work_off, tasks, loop)
+        try:
+            self._thread.submit(self._work_off, tasks, loop)
+        except RuntimeError as error:  # stopped meanwhile
+            for task in tasks:
+                task.error = error
+            self._deliver(tasks, loop)
 
     def _work_off(self, tasks: list[_Task], loop: asyncio.AbstractEventLoop) -> None:
         for task in tasks:
             if not task.done.done():
                 try:
                     task.result = task.work()
-                except Exception as error:  # noqa: BLE001 - handed to whoever awaits
-                    task.error = error
+                except BaseException as error:  # noqa: BLE001 - handed to whoever awaits
+                    task.error = _for_a_future(error)
         loop.call_soon_threadsafe(self._deliver, tasks, loop)
 
     def _deliver(self, tasks: list[_Task], loop: asyncio.AbstractEventLoop) -> None:
-        if self._waiting:
-            self._hand_over(loop)
-        else:
-            self._is_busy = False
         for task in tasks:
             if task.done.done():
                 continue
@@ -79,3 +80,14 @@ class EncodingThread:
                 task.done.set_result(task.result)
             else:
                 task.done.set_exception(task.error)
+        if self._waiting:
+            self._hand_over(loop)
+        else:
+            self._is_busy = False
+
+
+def _for_a_future(error: BaseException) -> Exception:
+    """The error, or one that says the same: a panic of a Rust library is no `Exception`."""
+    if isinstance(error, Exception) and not isinstance(error, StopIteration):
+        return error
+    return RuntimeError(f"{type(error).__name__}: {error}")

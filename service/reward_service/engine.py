@@ -288,6 +288,8 @@ class Engine:
             while True:
                 while self._in_flight and self._in_flight[0][1].done():
                     self._deliver(*self._in_flight.popleft())
+                    if self._in_flight:
+                        self._expect_end(self._in_flight[0][0], started=self._clock())
                 if self._may_cut_batch() and self._cut_batch():
                     continue
                 if self._is_stopping and not self._in_flight and not self._open_requests:
@@ -378,8 +380,6 @@ class Engine:
             return
         seconds = computed.ended - computed.started
         self._measure_rate(batch.tokens, seconds)
-        if self._in_flight:
-            self._expect_end(self._in_flight[0][0], started=computed.ended)
         self._observer.batch_ran(computed.readings, seconds=seconds)
         for work, readings in zip(batch.works, computed.readings.groups, strict=True):
             if work in self._jobs:

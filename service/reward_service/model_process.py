@@ -12,17 +12,21 @@ import multiprocessing
 import pickle
 import signal
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection
 from queue import Queue
 from typing import Any, cast
+
+from transformers.dynamic_module_utils import init_hf_modules
 
 from reward_service.errors import DeviceFailedError, StartupError, one_line
 from reward_service.loading import LoadedModel, load_model
 from reward_service.model_runner import BatchReadings, ModelRunner
 from reward_service.prefix_tree import token_ids_of
-from reward_service.process import configure_logging
+from reward_service.process import configure_logging, prepare_for_inference
 from reward_service.sequences import SequenceGroup, TokenSequence
 from reward_service.settings import Settings
 
@@ -53,7 +57,7 @@ class ModelProcess:
             try:
                 self._connection.send((self._sent, keys))
             except OSError as error:
-                raise self._ended() from error
+                raise self.ended() from error
             return self._sent
 
     def run(self, number: int) -> BatchReadings:
@@ -66,7 +70,7 @@ class ModelProcess:
             try:
                 answered, answer = self._connection.recv()
             except (EOFError, OSError) as error:
-                raise self._ended() from error
+                raise self.ended() from error
             self._answers[answered] = answer
         answer = self._answers.pop(number)
         # Of batches that were given up on their way, nobody asks for the readings.
@@ -76,6 +80,11 @@ class ModelProcess:
             raise answer
         assert isinstance(answer, BatchReadings)
         return answer
+
+    @property
+    def sentinel(self) -> int:
+        """A file descriptor that becomes readable when the process ends."""
+        return int(self._process.sentinel)
 
     def stop(self) -> None:
         """End the process; blocks until it has."""
@@ -88,7 +97,8 @@ class ModelProcess:
         self._process.kill()
         self._process.join()
 
-    def _ended(self) -> DeviceFailedError:
+    def ended(self) -> DeviceFailedError:
+        """Why nothing can be computed any more, once the process has ended."""
         self._process.join(STOP_SECONDS)
         return DeviceFailedError(f"the model's process ended (exit code {self._process.exitcode})")
 
@@ -103,11 +113,15 @@ def load_in_own_process(settings: Settings) -> LoadedModel:
     context = multiprocessing.get_context("spawn")
     connection, theirs = context.Pipe()
     process = context.Process(target=_main, args=(theirs, settings), name="reward-service-model")
-    process.start()
+    with _without_signals():
+        process.start()
     theirs.close()
     runner = ModelProcess(connection, process)
     # Registered after multiprocessing's own handler, so it runs before that one waits.
     atexit.register(runner.kill)
+    if settings.trust_remote_code:
+        # A tokenizer that came with its own code is received as an object of that code.
+        init_hf_modules()
     try:
         loaded = connection.recv()
     except (EOFError, OSError) as error:
@@ -122,25 +136,38 @@ def load_in_own_process(settings: Settings) -> LoadedModel:
     return replace(loaded, runner=runner)
 
 
+@contextmanager
+def _without_signals() -> Iterator[None]:
+    """A process that is started inside begins life deaf, until it says itself what to ignore."""
+    # Started with the first process, and it lifts the block that it finds.
+    resource_tracker.ensure_running()
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def _main(connection: Connection, settings: Settings) -> None:
     """The process: load, prove, then compute until the other end is closed."""
     # Signals go to whole groups of processes. When to end, the parent decides, after its drain.
     for sig in (signal.SIGINT, signal.SIGTERM):
         signal.signal(sig, signal.SIG_IGN)
     configure_logging(settings.log_level)
+    prepare_for_inference()
     try:
         loaded = load_model(settings)
     except StartupError as error:
         connection.send(StartupError(str(error)))
         return
-    except Exception as error:
+    except BaseException as error:
         logger.exception("the model cannot be loaded")
         connection.send(RuntimeError(f"{type(error).__name__}: {one_line(error)}"))
         return
     runner = loaded.runner
     assert isinstance(runner, ModelRunner)
     try:
-        connection.send(replace(loaded, runner=cast(Any, None)))
+        _send_loaded(connection, replace(loaded, runner=cast(Any, None)))
         # What was made so far stays: the garbage collector need not look at it again.
         gc.collect()
         gc.freeze()
@@ -148,6 +175,19 @@ def _main(connection: Connection, settings: Settings) -> None:
     except OSError:
         # The parent has gone.
         return
+
+
+def _send_loaded(connection: Connection, loaded: LoadedModel) -> None:
+    try:
+        connection.send(loaded)
+    except (pickle.PicklingError, TypeError, AttributeError) as error:
+        connection.send(
+            StartupError(
+                f"the tokenizer of {loaded.model_id} cannot be sent to another process "
+                f"({one_line(error)}): pass --no-model-process"
+            )
+        )
+        raise SystemExit(1) from error
 
 
 def _serve(connection: Connection, runner: ModelRunner) -> None:

@@ -7,7 +7,8 @@ too little memory, from failing the others.
 import logging
 import math
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Literal, Protocol, TypeVar
 
@@ -124,7 +125,7 @@ class ModelRunner:
         self._model = model
         self._packing: Packing = NoPacking(model)
         self._memory = _WorkingBudget(max_batch_tokens)
-        self._threads = _Threads(model.device)
+        self._is_on_cpu = model.device.type == "cpu"
 
     @property
     def path(self) -> RunnerPath:
@@ -305,10 +306,11 @@ class ModelRunner:
     ) -> list[Outputs | ServiceError]:
         """Outputs of one pass; what fails is computed again in halves, down to one sequence."""
         tokens = sum(one.computed_tokens)
-        self._threads.fit(2 * tokens * self._model.parameters)
+        is_small = 2 * tokens * self._model.parameters < SMALL_PASS_FLOPS
         try:
-            # `tolist` is the one synchronisation of host and device.
-            values = [tuple(row) for row in one.forward().tolist()]
+            with _one_thread() if is_small and self._is_on_cpu else nullcontext():
+                # `tolist` is the one synchronisation of host and device.
+                values = [tuple(row) for row in one.forward().tolist()]
         except torch.AcceleratorError as error:
             raise DeviceFailedError(one_line(error)) from error
         except Exception as error:  # noqa: BLE001 - whose fault it is, the halves will tell
@@ -378,22 +380,19 @@ class _WorkingBudget:
             self._fitted = 0
 
 
-class _Threads:
-    """Threads of an operation on a CPU: a small pass takes one, and leaves the others to HTTP.
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Operations on a CPU take one thread, and leave the others to HTTP.
 
     Threads that wait for each other after every small operation cost more than they compute, and on
     a busy machine much more.
     """
-
-    def __init__(self, device: torch.device) -> None:
-        self._most = torch.get_num_threads() if device.type == "cpu" else 1
-        self._current = self._most
-
-    def fit(self, flops: int) -> None:
-        wanted = 1 if flops < SMALL_PASS_FLOPS else self._most
-        if wanted != self._current:
-            torch.set_num_threads(wanted)
-            self._current = wanted
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def choose_device(requested: str) -> str:

@@ -73,11 +73,34 @@ class Service:
             "ready",
             extra={**description, "loading_seconds": round(time.monotonic() - started, 3)},
         )
-        await asyncio.wait([computing])
-        if (reason := computing.exception()) is not None:
+        reason = await self._broken(computing, loaded)
+        if reason is not None:
             logger.error("the engine broke", exc_info=reason)
             self.failure = RuntimeError(f"the engine broke: {reason}")
             self.metrics.set_ready(ready=False)
+
+    async def _broken(
+        self, computing: asyncio.Task[None], loaded: LoadedModel
+    ) -> BaseException | None:
+        """Wait until the engine ends; returns why, unless it was asked to."""
+        if not isinstance(loaded.runner, ModelProcess):
+            await asyncio.wait([computing])
+            return computing.exception()
+        # Nobody may be asking when the model's process dies: it is watched.
+        loop = asyncio.get_running_loop()
+        died = asyncio.Event()
+        loop.add_reader(loaded.runner.sentinel, died.set)
+        watching = asyncio.create_task(died.wait())
+        try:
+            await asyncio.wait([computing, watching], return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            loop.remove_reader(loaded.runner.sentinel)
+            watching.cancel()
+        if computing.done():
+            return computing.exception()
+        computing.cancel()
+        await asyncio.wait([computing])
+        return loaded.runner.ended()
 
     def drain(self) -> None:
         """Stop being ready; what was admitted is still computed."""

@@ -2,12 +2,13 @@
 
 import asyncio
 import threading
+import time
 from collections.abc import Awaitable, Callable, Sequence
 
 import pytest
 
 from reward_service.encoding import Conversation, Encoder
-from reward_service.engine import Engine, Scored
+from reward_service.engine import LEAD_SECONDS, MAX_IN_FLIGHT, Engine, Scored
 from reward_service.errors import (
     DeadlineExceededError,
     DeviceFailedError,
@@ -369,3 +370,174 @@ def test_an_input_that_cannot_be_encoded_is_named_and_nothing_is_computed(
         assert (caught.value.input_index, caught.value.completion_index) == (1, 1)
 
     assert _with_engine(loaded_debug, test).batches == []
+
+
+# ----------------------------------------------------------------- when the next batch is cut
+
+RATE = 10.0
+"""Tokens per second of an imagined device: a batch takes longer than its test."""
+
+
+class SetClock:
+    """A clock that goes where it is told."""
+
+    def __init__(self) -> None:
+        self.now = 1_000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+async def _runs(engine: Engine, runner: HeldRunner, completion: str) -> "asyncio.Task[Scored]":
+    """A caller whose batch is held at the device."""
+    number = len(runner.batches) + 1
+    caller = asyncio.create_task(engine.score([_ask(completion)], timeout_seconds=1_000))
+    await _until(lambda: len(runner.batches) == number)
+    return caller
+
+
+async def _waits(engine: Engine, completion: str) -> "asyncio.Task[Scored]":
+    """A caller who is in the queue."""
+    number = engine._scheduler.queued_groups + 1
+    caller = asyncio.create_task(engine.score([_ask(completion)], timeout_seconds=1_000))
+    await _until(lambda: engine._scheduler.queued_groups == number)
+    return caller
+
+
+async def _think(engine: Engine) -> None:
+    """Let the engine look at the clock."""
+    engine._wake.set()
+    for _ in range(20):
+        await asyncio.sleep(0)
+
+
+def test_the_next_batch_is_cut_just_before_the_running_one_is_expected_to_end(
+    loaded_debug: LoadedModel,
+) -> None:
+    async def test(engine: Engine, runner: HeldRunner) -> None:
+        clock = engine._clock = SetClock()
+        engine._tokens_per_second = RATE
+        runner.is_held = True
+        callers = [await _runs(engine, runner, "a" * 100)]
+        expected_end = clock.now + engine._in_flight[0][0].tokens / RATE
+        callers.append(await _waits(engine, "b"))
+        clock.now = expected_end - LEAD_SECONDS - 0.001
+        await _think(engine)
+        assert len(engine._in_flight) == 1
+        # It grew by who came late, and is ready while the device is still busy.
+        callers.append(await _waits(engine, "c"))
+        clock.now = expected_end - LEAD_SECONDS
+        await _think(engine)
+        await _until(lambda: [len(batch) for batch in runner.prepared] == [1, 2])
+        assert len(runner.batches) == 1
+        # However late the running one is, a third batch has to wait.
+        callers.append(await _waits(engine, "d" * 200))
+        clock.now += 1_000 / RATE
+        await _think(engine)
+        assert len(engine._in_flight) == len(runner.prepared) == MAX_IN_FLIGHT
+        runner.release()
+        runner.permits.release()
+        await asyncio.gather(*callers)
+
+    assert [len(batch) for batch in _with_engine(loaded_debug, test).batches] == [1, 2, 1]
+
+
+def test_the_engine_wakes_by_itself_to_cut_the_next_batch(loaded_debug: LoadedModel) -> None:
+    async def test(engine: Engine, runner: HeldRunner) -> None:
+        warm = await engine.score([_ask("a")], timeout_seconds=10)
+        [tokens] = [len(group.group.sequences[0]) for group in warm.groups]
+        engine._tokens_per_second = tokens / 0.2
+        runner.is_held = True
+        started = time.monotonic()
+        first = await _runs(engine, runner, "b")
+        second = asyncio.create_task(engine.score([_ask("c")], timeout_seconds=10))
+        await _until(lambda: len(runner.prepared) == 3)
+        assert time.monotonic() - started >= 0.2 - LEAD_SECONDS
+        assert not first.done()
+        runner.release()
+        runner.permits.release()
+        await asyncio.gather(first, second)
+
+    _with_engine(loaded_debug, test)
+
+
+def test_a_batch_that_is_over_already_when_it_starts_is_followed_at_once(
+    loaded_debug: LoadedModel,
+) -> None:
+    """Batches shorter than the lead: what waits is cut as soon as the device has something."""
+
+    async def test(engine: Engine, runner: HeldRunner) -> None:
+        engine._clock = SetClock()
+        engine._tokens_per_second = 1e9
+        runner.is_held = True
+        callers = [await _runs(engine, runner, "a")]
+        for number in range(3):
+            callers.append(
+                asyncio.create_task(engine.score([_ask(str(number))], timeout_seconds=10))
+            )
+            await _until(lambda n=number: len(engine._jobs) == 2 + n)
+        await _until(lambda: len(runner.prepared) == MAX_IN_FLIGHT)
+        assert engine._scheduler.queued_groups == 2
+        runner.release()
+        runner.permits.release(5)
+        await asyncio.gather(*callers)
+
+    _with_engine(loaded_debug, test)
+
+
+@pytest.mark.parametrize("first", ["a", POISON])
+def test_how_long_a_batch_takes_is_counted_from_the_end_of_the_one_before(
+    loaded_debug: LoadedModel, first: str
+) -> None:
+    async def test(engine: Engine, runner: HeldRunner) -> None:
+        clock = engine._clock = SetClock()
+        engine._tokens_per_second = RATE
+        runner.is_held = True
+        callers = [await _runs(engine, runner, first), await _waits(engine, "b" * 100)]
+        clock.now += engine._in_flight[0][0].tokens / RATE
+        await _think(engine)
+        await _until(lambda: len(runner.prepared) == 2)
+        # The running one takes twice as long as was expected, and then the second one starts.
+        clock.now += engine._in_flight[0][0].tokens / RATE
+        runner.permits.release()
+        await asyncio.wait(callers[:1])
+        await _until(lambda: len(runner.batches) == 2)
+        rate = engine._tokens_per_second
+        expected_end = clock.now + engine._in_flight[0][0].tokens / rate
+        callers.append(asyncio.create_task(engine.score([_ask("c")], timeout_seconds=1_000)))
+        try:
+            await _until(lambda: len(engine._jobs) == 2)
+            await _think(engine)
+            assert len(engine._in_flight) == 1
+            clock.now = expected_end - LEAD_SECONDS - 0.001
+            await _think(engine)
+            assert len(engine._in_flight) == 1
+            clock.now = expected_end - LEAD_SECONDS
+            await _think(engine)
+            assert len(engine._in_flight) == 2
+        finally:
+            runner.release()
+            runner.permits.release()
+            await asyncio.gather(*callers, return_exceptions=True)
+
+    _with_engine(loaded_debug, test)
+
+
+def test_there_are_never_more_batches_on_their_way_than_may_be(loaded_debug: LoadedModel) -> None:
+    async def test(engine: Engine, runner: HeldRunner) -> None:
+        seen = []
+        prepare = runner.prepare
+
+        def watch(groups: Sequence[SequenceGroup]) -> Sequence[SequenceGroup]:
+            seen.append(len(engine._in_flight))
+            return prepare(groups)
+
+        runner.prepare = watch  # type: ignore[method-assign]
+        engine._tokens_per_second = 1e9
+        for _ in range(10):
+            await asyncio.gather(
+                *(engine.score([_ask(str(n) * 30)], timeout_seconds=10) for n in range(30))
+            )
+        assert max(seen) <= MAX_IN_FLIGHT
+
+    _with_engine(loaded_debug, test, batch=100)

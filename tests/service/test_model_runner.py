@@ -24,6 +24,7 @@ from reward_service.errors import (
 from reward_service.model_runner import (
     GROWTH,
     PASSES_BEFORE_GROWING,
+    SMALL_PASS_FLOPS,
     BatchReadings,
     ModelRunner,
     Reading,
@@ -637,3 +638,82 @@ def test_a_model_that_padding_changes_is_served_one_by_one_where_the_tree_is_not
     runner.prove(_groups(1), attention="padded")
     assert runner.path == "alone"
     _check(_run(runner, _groups(2)), _groups(2), plain)
+
+
+# -------------------------------------------------------------------------------- its threads
+
+SMALL_PASS_TOKENS = 250
+"""Fewer than these are a small pass, for a model with the number of weights below."""
+
+WEIGHTS = SMALL_PASS_FLOPS // (2 * SMALL_PASS_TOKENS)
+
+
+class Watched:
+    """A runner that has two threads, and how many torch had, by tokens of a pass."""
+
+    def __init__(self, runner: ModelRunner, model: FaultyModel, patch: pytest.MonkeyPatch) -> None:
+        self.runner = runner
+        self.seen: list[tuple[int, int]] = []
+        patch.setattr(model, "parameters", WEIGHTS, raising=False)
+        check = model._check
+
+        def watch(token_ids: torch.Tensor) -> None:
+            self.seen.append((token_ids.numel(), torch.get_num_threads()))
+            check(token_ids)
+
+        patch.setattr(model, "_check", watch)
+        # Only now: the proof of a tiny model is slow on more than one.
+        torch.set_num_threads(2)
+
+
+@pytest.fixture
+def make_watched(
+    make_runner: MakeRunner, model: FaultyModel, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Callable[[str], Watched]]:
+    yield lambda path: Watched(make_runner(path), model, monkeypatch)
+    torch.set_num_threads(1)
+
+
+def test_a_small_pass_runs_on_one_thread_and_a_large_one_on_all(
+    make_watched: Callable[[str], Watched],
+) -> None:
+    watched = make_watched("alone")
+    lengths = [10, SMALL_PASS_TOKENS - 1, SMALL_PASS_TOKENS, 400, 20, 300, 5]
+    rng = random.Random(1)
+    _run(watched.runner, [_group([_words(rng, length)]) for length in lengths])
+    assert watched.seen == [(length, 1 if length < SMALL_PASS_TOKENS else 2) for length in lengths]
+    assert torch.get_num_threads() == 2
+
+
+@pytest.mark.parametrize("path", ["tree", "padded"])
+def test_all_that_a_pass_computes_says_whether_it_is_small(
+    make_watched: Callable[[str], Watched], path: str
+) -> None:
+    watched = make_watched(path)
+    rng = random.Random(2)
+    prompt = _words(rng, 80)
+    _run(watched.runner, [_group([prompt + _words(rng, 1)])])
+    _run(watched.runner, [_group([prompt + _words(rng, 20) for _ in range(4)])])
+    # In a tree the prompt counts once.
+    large = (160, 1) if path == "tree" else (400, 2)
+    assert watched.seen == [(81, 1), large]
+
+
+def test_halves_of_a_large_pass_take_the_threads_of_their_own_size(
+    make_watched: Callable[[str], Watched], model: FaultyModel
+) -> None:
+    watched = make_watched("padded")
+    model.memory = SMALL_PASS_TOKENS
+    rng = random.Random(3)
+    _run(watched.runner, [_group([_words(rng, 100) for _ in range(4)])])
+    assert watched.seen == [(400, 2), (200, 1), (200, 1)]
+
+
+def test_where_there_is_one_thread_none_is_added(
+    make_runner: MakeRunner, monkeypatch: pytest.MonkeyPatch, model: FaultyModel
+) -> None:
+    runner = make_runner("alone")
+    monkeypatch.setattr(model, "parameters", WEIGHTS, raising=False)
+    for length in (400, 10, 400):
+        _run(runner, [_group([[5] * length])])
+        assert torch.get_num_threads() == 1
