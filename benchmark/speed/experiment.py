@@ -1,5 +1,6 @@
 """The whole benchmark: models, rows, contenders, measurements; its result is one document."""
 
+import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
 from dataclasses import asdict, dataclass
@@ -8,6 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from reward_service.process import SPIN_COUNT
 from speed import rows
 from speed.bars import judged
 from speed.contenders import CONTENDERS, Matmul
@@ -122,8 +124,7 @@ def _with_model(
     advance("starting the contenders")
     with ExitStack() as stack:
         workers = {
-            name: stack.enter_context(closing(host(partial(Station, name, folder))))
-            for name in names
+            name: stack.enter_context(closing(_hosted(name, folder, host))) for name in names
         }
         matmul = stack.enter_context(closing(host(partial(_started_matmul, folder))))
         batch_tokens = FALLBACK_BATCH_TOKENS
@@ -201,6 +202,17 @@ def _growing(options: Options, tokenizer: Any) -> list[Workload]:
         )
         for group in groups
     ]
+
+
+def _hosted(name: str, folder: Path, host: Callable[[Callable[[], Any]], Any]) -> Any:
+    """A contender in its process; our engine's is started as the service starts its model's."""
+    if name == "engine" and "GOMP_SPINCOUNT" not in os.environ:
+        os.environ["GOMP_SPINCOUNT"] = SPIN_COUNT  # read when torch is imported there
+        try:
+            return host(partial(Station, name, folder))
+        finally:
+            del os.environ["GOMP_SPINCOUNT"]
+    return host(partial(Station, name, folder))
 
 
 def _started_matmul(folder: Path) -> Matmul:

@@ -17,23 +17,36 @@ STOP_SECONDS = 30
 
 
 def reset_peak_memory(pid: int) -> bool:
-    """Let the process's peak start again at what it holds now; false where Linux does not say."""
+    """Let the peak of a process and its children start again; false where Linux does not say."""
     try:
-        Path(f"/proc/{pid}/clear_refs").write_text("5")
+        for one in _family(pid):
+            Path(f"/proc/{one}/clear_refs").write_text("5")
     except OSError:
         return False
     return True
 
 
 def memory_bytes(pid: int) -> tuple[int, int] | None:
-    """Resident memory now, and its peak; `None` where there is no /proc."""
+    """Resident memory now and its peak, of a process and its children; `None` without /proc."""
+    now = peak = 0
     try:
-        status = Path(f"/proc/{pid}/status").read_text()
+        for one in _family(pid):
+            status = Path(f"/proc/{one}/status").read_text()
+            fields = dict(line.split(":", 1) for line in status.splitlines() if ":" in line)
+            now += int(fields["VmRSS"].split()[0]) * 1024
+            peak += int(fields["VmHWM"].split()[0]) * 1024
     except OSError:
         return None
-    fields = dict(line.split(":", 1) for line in status.splitlines() if ":" in line)
-    now, peak = (int(fields[name].split()[0]) * 1024 for name in ("VmRSS", "VmHWM"))
     return now, peak
+
+
+def _family(pid: int) -> list[int]:
+    """The process and all that it started, directly or not."""
+    family = [pid]
+    for one in family:
+        for children in Path(f"/proc/{one}/task").glob("*/children"):
+            family += map(int, children.read_text().split())
+    return family
 
 
 class Server:
