@@ -19,12 +19,12 @@ from reward_service.encoding import Conversation, Encoder
 from reward_service.errors import InputTooLongError, StartupError, one_line
 from reward_service.fingerprint import fingerprint
 from reward_service.model_runner import ModelRunner, Runner, choose_device
+from reward_service.models.reward_model import RunnerPath
 from reward_service.models.sequence_classifier import (
     SequenceClassifier,
     load_sequence_classifier,
     position_limit,
 )
-from reward_service.packing import RunnerPath
 from reward_service.sequences import SequenceGroup, TokenSequence
 from reward_service.settings import Settings
 

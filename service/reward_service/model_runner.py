@@ -23,13 +23,12 @@ from reward_service.errors import (
     StartupError,
     one_line,
 )
-from reward_service.models.reward_model import RewardModel
+from reward_service.models.reward_model import RewardModel, RunnerPath
 from reward_service.packing import (
     NoPacking,
     Packing,
     PaddedPacking,
     Pass,
-    RunnerPath,
     TreePacking,
 )
 from reward_service.sequences import SequenceGroup, TokenSequence

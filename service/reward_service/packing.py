@@ -7,12 +7,12 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
-from typing import Literal, Protocol
+from typing import Protocol
 
 import torch
 
 from reward_service.attention import TreePlanner
-from reward_service.models.reward_model import RewardModel
+from reward_service.models.reward_model import RewardModel, RunnerPath
 from reward_service.prefix_tree import build_tree, shared_prefix
 from reward_service.sequences import TokenSequence
 
@@ -25,8 +25,6 @@ MAX_PADDING = 1 / 8
 
 MIN_BATCH_TOKENS = 512
 """Below this, one forward pass costs more than the padding that cutting would save."""
-
-RunnerPath = Literal["tree", "padded", "alone"]
 
 
 @dataclass(frozen=True, slots=True)

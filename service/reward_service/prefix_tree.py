@@ -32,6 +32,11 @@ def key_length(key: bytes) -> int:
     return len(key) // _TOKEN.itemsize
 
 
+def first_tokens(key: bytes, count: int) -> bytes:
+    """The key of a sequence's first so many tokens."""
+    return key[: count * _TOKEN.itemsize]
+
+
 def shared_prefix(a: bytes, b: bytes) -> int:
     """How many tokens two keys have in common at their start."""
     length = min(key_length(a), key_length(b))

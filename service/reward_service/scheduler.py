@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from reward_service.errors import OverloadedError
-from reward_service.prefix_tree import DistinctTokens, key_length
+from reward_service.prefix_tree import DistinctTokens, first_tokens, key_length
 from reward_service.sequences import SequenceGroup
 
 MAX_RETRY_AFTER_SECONDS = 60.0
@@ -45,7 +45,7 @@ class Work:
         boundary = first.completion_start
         if boundary is None:
             boundary = self.group.shared_tokens if len(sequences) > 1 else 0
-        self.prompt = first.key[: boundary * len(first.key) // len(first)]
+        self.prompt = first_tokens(first.key, boundary)
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,9 @@ import torch
 
 from reward_service.attention import TreePlan
 
+RunnerPath = Literal["tree", "padded", "alone"]
+"""How sequences are packed into forward passes."""
+
 
 class RewardModel(Protocol):
     """Maps padded token ids to outputs. One file beside this one per family implements it."""
@@ -24,7 +27,7 @@ class RewardModel(Protocol):
     """Sequences longer than this get other position embeddings (longrope), all in their pass with
     them: they never share one with shorter sequences."""
 
-    def attend_by(self, path: Literal["tree", "padded", "alone"]) -> None:
+    def attend_by(self, path: RunnerPath) -> None:
         """Switch the model's attention to what this path needs.
 
         Raises:

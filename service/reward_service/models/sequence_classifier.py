@@ -1,6 +1,6 @@
 """Any `AutoModelForSequenceClassification`: decoders with a `score` head, and encoders."""
 
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -14,6 +14,7 @@ from reward_service.attention import (
 )
 from reward_service.checkpoint import Checkpoint
 from reward_service.errors import StartupError, one_line
+from reward_service.models.reward_model import RunnerPath
 
 
 class SequenceClassifier:
@@ -44,7 +45,7 @@ class SequenceClassifier:
             for config in (model.config, model.config.get_text_config()):
                 config.pad_token_id = None
 
-    def attend_by(self, path: Literal["tree", "padded", "alone"]) -> None:
+    def attend_by(self, path: RunnerPath) -> None:
         """See `RewardModel.attend_by`."""
         if path == "tree" and not self.reads_last_token:
             raise UnsupportedAttentionError("an encoder attends in both directions")
