@@ -46,6 +46,7 @@ class ModelProcess:
         self._connection = connection
         self._process = process
         self._sending = threading.Lock()
+        self._collecting = threading.Lock()
         self._sent = 0
         self._answers: dict[int, Any] = {}
 
@@ -89,18 +90,25 @@ class ModelProcess:
     def stop(self) -> None:
         """End the process; blocks until it has."""
         self._connection.close()
-        self._process.join(STOP_SECONDS)
+        self._join()
         self.kill()
 
     def kill(self) -> None:
         """End the process at once."""
         self._process.kill()
-        self._process.join()
+        self._join()
 
     def ended(self) -> DeviceFailedError:
         """Why nothing can be computed any more, once the process has ended."""
-        self._process.join(STOP_SECONDS)
-        return DeviceFailedError(f"the model's process ended (exit code {self._process.exitcode})")
+        return DeviceFailedError(f"the model's process ended (exit code {self._join()})")
+
+    def _join(self) -> int | None:
+        """Wait for the process's end; its exit code."""
+        # Of two threads that ask the system at the same time, only one would be told.
+        with self._collecting:
+            self._process.join(STOP_SECONDS)
+            code: int | None = self._process.exitcode
+            return code
 
 
 def load_in_own_process(settings: Settings) -> LoadedModel:

@@ -7,14 +7,13 @@ import logging
 import multiprocessing
 import os
 import signal
-import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -24,6 +23,7 @@ import pytest
 import torch
 
 import oracle
+from program import START_SECONDS, Program, running
 from reward_client import RewardClient
 from reward_service import model_process, process
 from reward_service.encoding import Conversation
@@ -41,8 +41,6 @@ from reward_service.model_runner import BatchReadings, ModelRunner, Reading
 from reward_service.scheduler import Scheduler
 from reward_service.sequences import SequenceGroup, TokenSequence
 from reward_service.settings import Settings
-
-START_SECONDS = 60
 
 MakeModel = Callable[..., Path]
 
@@ -507,37 +505,8 @@ def test_a_tokenizer_that_comes_with_its_own_code_is_served_too(make_model: Make
 needs_proc = pytest.mark.skipif(not Path("/proc/self").exists(), reason="needs /proc")
 
 
-@dataclass
-class Program:
-    process: subprocess.Popen[bytes]
-    log: Path
-
-    @property
-    def lines(self) -> list[str]:
-        return self.log.read_text().splitlines()
-
-    @property
-    def events(self) -> list[dict[str, Any]]:
-        return [json.loads(line) for line in self.lines if line.startswith("{")]
-
-    def wait_for(self, get: Callable[[], Any]) -> Any:
-        """The first true value, while the program runs."""
-
-        def value() -> Any:
-            assert self.process.poll() is None, self.lines
-            return get()
-
-        return _until(value)
-
-    @property
-    def url(self) -> str:
-        url: str = self.wait_for(
-            lambda: next((one["url"] for one in self.events if one["event"] == "listening"), None)
-        )
-        return url
-
-    def wait_until_ready(self) -> None:
-        self.wait_for(lambda: any(one["event"] == "ready" for one in self.events))
+class ModelProgram(Program):
+    """The program, and what it started."""
 
     @property
     def children(self) -> list[int]:
@@ -579,34 +548,16 @@ def _has_ended(pid: int) -> bool:
 
 
 @pytest.fixture
-def start(tmp_path: Path) -> Iterator[Callable[..., Program]]:
-    """Starts programs, each the leader of a group; no process of theirs is left behind."""
-
-    def start(*flags: object, **environment: str) -> Program:
-        log = tmp_path / "log"
-        with log.open("wb") as output:
-            process = subprocess.Popen(
-                [sys.executable, "-m", "reward_service", "--port", "0", *map(str, flags)],
-                stdout=output,
-                stderr=output,
-                env={**os.environ, **environment},
-                start_new_session=True,
-            )
-        stack.callback(end, process)
-        return Program(process, log)
-
-    def end(process: subprocess.Popen[bytes]) -> None:
-        with suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
-
+def start(tmp_path: Path) -> Iterator[Callable[..., ModelProgram]]:
     with ExitStack() as stack:
-        yield start
+        yield lambda *flags, **environment: stack.enter_context(
+            running(tmp_path / "log", *flags, kind=ModelProgram, **environment)
+        )
 
 
 @needs_proc
 def test_a_killed_model_answers_every_caller_and_ends_the_program(
-    start: Callable[..., Program],
+    start: Callable[..., ModelProgram],
 ) -> None:
     program = start("--model-id", "debug")
     program.wait_until_ready()
@@ -638,7 +589,7 @@ DATED = "{% if false %}{{ strftime_now('%d') }}{% endif %}"
 
 @needs_proc
 def test_sigterm_to_the_whole_group_answers_what_is_computed_and_leaves_nothing_behind(
-    start: Callable[..., Program], debug_folder: Path, tmp_path: Path
+    start: Callable[..., ModelProgram], debug_folder: Path, tmp_path: Path
 ) -> None:
     template = tmp_path / "dated.jinja"
     template.write_text(DATED + (debug_folder / "chat_template.jinja").read_text())
@@ -672,7 +623,7 @@ def test_sigterm_to_the_whole_group_answers_what_is_computed_and_leaves_nothing_
 
 
 @needs_proc
-def test_a_killed_program_leaves_no_model_behind(start: Callable[..., Program]) -> None:
+def test_a_killed_program_leaves_no_model_behind(start: Callable[..., ModelProgram]) -> None:
     # Both processes, each in its own libgomp, are told not to spin; it says so when it is loaded.
     program = start("--model-id", "debug", OMP_DISPLAY_ENV="VERBOSE")
     program.wait_until_ready()
@@ -693,7 +644,7 @@ SLOW_REFUSAL = (
 @needs_proc
 @pytest.mark.parametrize("is_deaf", [True, False])
 def test_sigterm_to_the_whole_group_while_the_model_loads_ends_it(
-    start: Callable[..., Program], tmp_path: Path, is_deaf: bool
+    start: Callable[..., ModelProgram], tmp_path: Path, is_deaf: bool
 ) -> None:
     template = tmp_path / "slow.jinja"
     template.write_text(SLOW_REFUSAL)

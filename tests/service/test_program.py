@@ -6,85 +6,24 @@ import shutil
 import signal
 import socket
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
-COMMAND = [sys.executable, "-m", "reward_service"]
-START_SECONDS = 60
-
-
-@dataclass
-class Program:
-    process: subprocess.Popen[bytes]
-    log: Path
-
-    @property
-    def lines(self) -> list[str]:
-        return self.log.read_text().splitlines()
-
-    @property
-    def url(self) -> str:
-        def listening() -> str | None:
-            events = [json.loads(line) for line in self.lines if line.startswith("{")]
-            return next((one["url"] for one in events if one["event"] == "listening"), None)
-
-        return self.wait_for(listening)
-
-    def wait_for(self, get: Callable[[], Any]) -> Any:
-        """The first true value of `get`."""
-        give_up = time.monotonic() + START_SECONDS
-        while time.monotonic() < give_up:
-            if value := get():
-                return value
-            assert self.process.poll() is None, self.lines
-            time.sleep(0.01)
-        raise AssertionError(self.lines)
-
-    def wait_until_ready(self) -> None:
-        url = self.url
-        self.wait_for(lambda: (answer := _get(url, "/ready")) and answer.status_code == 200)
-
-    def stop(self) -> int:
-        self.process.send_signal(signal.SIGTERM)
-        return self.process.wait(30)
-
-
-def _get(url: str, path: str) -> httpx.Response | None:
-    with suppress(httpx.TransportError):
-        return httpx.get(url + path)
-    return None
-
-
-@contextmanager
-def _running(log: Path, *flags: object, **environment: str) -> Iterator[Program]:
-    with log.open("wb") as output:
-        process = subprocess.Popen(
-            [*COMMAND, "--port", "0", *map(str, flags)],
-            stdout=output,
-            stderr=output,
-            env={**os.environ, **environment},
-        )
-    try:
-        yield Program(process, log)
-    finally:
-        process.kill()
-        process.wait()
+from program import COMMAND, Program, fetch, running
 
 
 @pytest.fixture
 def start(tmp_path: Path) -> Iterator[Callable[..., Program]]:
     with ExitStack() as stack:
         yield lambda *flags, **environment: stack.enter_context(
-            _running(tmp_path / "log", *flags, **environment)
+            running(tmp_path / "log", *flags, **environment)
         )
 
 
@@ -172,7 +111,7 @@ def test_health_answers_while_a_model_fails_to_load(
 ) -> None:
     program = start("--model-id", slow_broken_model)
     url = program.url
-    assert program.wait_for(lambda: _get(url, "/health")).status_code == 200
+    assert program.wait_for(lambda: fetch(url, "/health")).status_code == 200
     for path in ("/ready", "/info"):
         refused = httpx.get(url + path)
         assert refused.status_code == 503
@@ -190,7 +129,7 @@ def test_sigterm_while_the_model_loads(
 ) -> None:
     program = start("--model-id", slow_broken_model)
     url = program.url
-    program.wait_for(lambda: _get(url, "/health"))
+    program.wait_for(lambda: fetch(url, "/health"))
     assert program.stop() == 0
 
 
@@ -220,7 +159,7 @@ def test_sigterm_answers_every_request_in_flight(start: Callable[..., Program]) 
         time.sleep(0.3)  # their bodies are read
         assert sum(one.done() for one in asked) < len(bodies) / 2
         program.process.send_signal(signal.SIGTERM)
-        program.wait_for(lambda: (late := _get(url, "/ready")) is None or late.status_code == 503)
+        program.wait_for(lambda: (late := fetch(url, "/ready")) is None or late.status_code == 503)
         answers = [one.result() for one in asked]
     statuses = [answer.status_code for answer in answers]
     assert statuses == [200] * len(bodies), [a.text for a in answers if a.status_code != 200][:1]
