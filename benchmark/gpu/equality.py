@@ -93,7 +93,7 @@ def _packed(
     classifier.attend_by(packing.path)
     scores = torch.full((len(sequences),), math.nan, dtype=torch.float64)
     for one in packing.passes(sequences, budget=sum(map(len, sequences))):
-        scores[one.places] = one.forward()[:, 0].double().cpu()
+        scores[one.places] = one.forward(classifier).double().cpu()
     return scores
 
 

@@ -9,10 +9,10 @@ from collections.abc import Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import httpx
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import BaseModel, ValidationError
 
 from reward_client.errors import (
     BadRequestError,
@@ -25,25 +25,32 @@ from reward_client.errors import (
     exception_type,
 )
 from reward_client.schema import (
+    CompareRequest,
+    CompareResponse,
     ErrorBody,
     ErrorResponse,
     HealthResponse,
     InfoResponse,
     Input,
+    LogprobsRequest,
+    LogprobsResponse,
     Message,
+    Pair,
     PromptInput,
+    RankRequest,
+    RankResponse,
+    RankResult,
     RenderRequest,
     RenderResponse,
     ScoreRequest,
     ScoreResponse,
     Timing,
-    Truncation,
     Usage,
     first_validation_error,
 )
 
 PARTS_IN_FLIGHT = 4
-"""Requests one `score_many` keeps open: enough to hide the network, too few to crowd others out."""
+"""Requests one operation keeps open: enough to hide the network, too few to crowd others out."""
 
 MAX_RETRY_AFTER_SECONDS = 120.0
 READY_PROBE_SECONDS = 5.0
@@ -54,11 +61,12 @@ Prompt = str | Sequence[Message | Mapping[str, str]]
 Inputs = Iterable[Input | Mapping[str, Any]]
 """Elements of `inputs`, as models or as plain dictionaries of the same fields."""
 
+ComputeRequest = ScoreRequest | LogprobsRequest | CompareRequest | RankRequest
+ComputeResponse = ScoreResponse | LogprobsResponse | CompareResponse | RankResponse
 
-class _Inputs(BaseModel):
-    """Any number of inputs, checked as a whole before they are sent in parts."""
-
-    inputs: list[Input] = Field(min_length=1)
+T = TypeVar("T")
+Request = TypeVar("Request", bound=BaseModel)
+Answer = TypeVar("Answer", ScoreResponse, LogprobsResponse, CompareResponse, RankResponse)
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,50 +88,53 @@ class Call:
 # ---------------------------------------------------------------------------------------- plans
 
 
-def score_plan(
-    inputs: Sequence[Input],
-    *,
-    max_client_batch_size: int | None,
-    truncation: Truncation,
-    objectives: bool,
-    timeout_seconds: float | None,
-    priority: int,
-) -> Generator[Sequence[Call], Sequence[Any], ScoreResponse]:
-    """Score all inputs, in as many requests as the service's batch limit asks for.
+@dataclass(frozen=True, slots=True)
+class Route(Generic[Answer]):
+    """A route that computes something of every input, and may be asked in parts."""
+
+    path: str
+    request: type[ComputeRequest]
+    answer: type[Answer]
+
+
+SCORE = Route("/score", ScoreRequest, ScoreResponse)
+LOGPROBS = Route("/logprobs", LogprobsRequest, LogprobsResponse)
+COMPARE = Route("/compare", CompareRequest, CompareResponse)
+RANK = Route("/rank", RankRequest, RankResponse)
+
+
+def compute_plan(
+    route: Route[Answer], request: ComputeRequest, *, max_client_batch_size: int | None
+) -> Generator[Sequence[Call], Sequence[Any], Answer]:
+    """Compute all inputs, in as many requests as the service's batch limit asks for.
 
     Args:
         max_client_batch_size: the limit where it is already known, else it is asked for.
     """
-    if max_client_batch_size is None and len(inputs) > 1:
+    count = len(request.inputs)
+    if max_client_batch_size is None and count > 1:
         [info] = yield [Call("GET", "/info", InfoResponse)]
         max_client_batch_size = info.limits.max_client_batch_size
-    size = max_client_batch_size or len(inputs)
+    size = max_client_batch_size or count
     calls = [
         _post(
-            "/score",
-            ScoreRequest(
-                inputs=list(inputs[start : start + size]),
-                truncation=truncation,
-                objectives=objectives,
-                timeout_seconds=timeout_seconds,
-                priority=priority,
-            ),
-            ScoreResponse,
+            route.path,
+            request.model_copy(update={"inputs": request.inputs[start : start + size]}),
+            route.answer,
             first_input=start,
         )
-        for start in range(0, len(inputs), size)
+        for start in range(0, count, size)
     ]
-    parts: list[ScoreResponse] = []
+    parts: list[Answer] = []
     for start in range(0, len(calls), PARTS_IN_FLIGHT):
         parts += yield calls[start : start + PARTS_IN_FLIGHT]
     return _joined(parts)
 
 
 def render_plan(
-    inputs: Sequence[Input], *, truncation: Truncation
+    request: RenderRequest,
 ) -> Generator[Sequence[Call], Sequence[Any], RenderResponse]:
     """Ask what would be scored."""
-    request = RenderRequest(inputs=list(inputs), truncation=truncation)
     [answer] = yield [_post("/render", request, RenderResponse)]
     assert isinstance(answer, RenderResponse)
     return answer
@@ -142,48 +153,79 @@ def ready_call(timeout_seconds: float) -> Call:
     return Call("GET", "/ready", HealthResponse, timeout_seconds=probe_seconds)
 
 
-def checked_inputs(inputs: Inputs) -> list[Input]:
-    """Validate inputs before anything is sent.
+def checked_request(kind: type[Request], inputs: Inputs, **options: Any) -> Request:
+    """The whole request, validated before any part of it is sent.
 
     Raises:
-        ValidationError: there are none, or one is none of the four forms.
+        ValidationError: there are no inputs, one is of no form the route takes, or an option is
+            out of range.
     """
     plain = [dict(one) if isinstance(one, Mapping) else one for one in inputs]
-    return _Inputs.model_validate({"inputs": plain}).inputs
+    return kind.model_validate({"inputs": plain, **options})
 
 
 def prompt_input(prompt: Prompt, completions: Sequence[str]) -> PromptInput:
     """One group from Python values."""
     if isinstance(completions, str):
         raise TypeError("completions is a list of texts, not one text: pass [completion]")
-    return PromptInput(
-        prompt=prompt
-        if isinstance(prompt, str)
-        else [m if isinstance(m, Message) else Message(**m) for m in prompt],
-        completions=list(completions),
-    )
+    return PromptInput(prompt=_text_or_messages(prompt), completions=list(completions))
+
+
+def pair(prompt: Prompt, first: str, second: str) -> Pair:
+    """One pair from Python values."""
+    return Pair(prompt=_text_or_messages(prompt), completions=[first, second])
+
+
+def _text_or_messages(prompt: Prompt) -> str | list[Message]:
+    if isinstance(prompt, str):
+        return prompt
+    return [one if isinstance(one, Message) else Message(**one) for one in prompt]
 
 
 def only_scores(response: ScoreResponse) -> list[float]:
-    """The scores of a response with one result.
+    """The scores of a response with one result."""
+    [result] = response.results
+    return _complete(result.scores, result.errors)
+
+
+def only_logprobs(response: LogprobsResponse) -> list[float]:
+    """The summed log-probabilities of a response with one result."""
+    [result] = response.results
+    return _complete(result.logprobs, result.errors)
+
+
+def only_preference(response: CompareResponse) -> float:
+    """The preference of a response with one result."""
+    [result] = response.results
+    [preference] = _complete([result.preference], result.errors)
+    return preference
+
+
+def only_order(response: RankResponse) -> list[int]:
+    """The order of a response with one result."""
+    [result] = response.results
+    return _complete(result.order, result.errors)
+
+
+def _complete(values: Sequence[T | None], errors: Sequence[ErrorBody | None] | None) -> list[T]:
+    """The values of one input, when no completion has an error.
 
     Raises:
-        ServiceStatusError: a completion has no score; the error says which one and why.
-        UnexpectedResponseError: a completion has no score, and nothing says why.
+        ServiceStatusError: a completion has no value; the error says which one and why.
+        UnexpectedResponseError: a completion has no value, and nothing says why.
     """
-    [result] = response.results
-    for error in result.errors or ():
+    for error in errors or ():
         if error is not None:
             raise exception_type(error.code, status=200)(error, status=200)
-    scores = [score for score in result.scores if score is not None]
-    if len(scores) < len(result.scores):
-        raise UnexpectedResponseError("a completion has neither a score nor an error")
-    return scores
+    present = [value for value in values if value is not None]
+    if len(present) < len(values):
+        raise UnexpectedResponseError("a completion has neither a value nor an error")
+    return present
 
 
 def _post(
     path: str,
-    request: ScoreRequest | RenderRequest,
+    request: ComputeRequest | RenderRequest,
     answer: type[BaseModel],
     *,
     first_input: int = 0,
@@ -192,24 +234,25 @@ def _post(
     return Call("POST", path, answer, body, inputs=request.inputs, first_input=first_input)
 
 
-def _joined(parts: Sequence[ScoreResponse]) -> ScoreResponse:
+def _joined(parts: Sequence[Answer]) -> Answer:
     if len(parts) == 1:
         return parts[0]
     fingerprints = sorted({part.model.fingerprint for part in parts})
     if len(fingerprints) > 1:
         raise ModelChangedError(
             f"one call was answered by different models (fingerprints {', '.join(fingerprints)}): "
-            "their scores cannot be compared; wait until all replicas serve the same model"
+            "their numbers cannot be compared; wait until all replicas serve the same model"
         )
-    return ScoreResponse(
-        model=parts[0].model,
-        results=[result for part in parts for result in part.results],
-        usage=Usage(
-            **{f: sum(getattr(part.usage, f) for part in parts) for f in Usage.model_fields}
-        ),
-        timing=Timing(
-            **{f: sum(getattr(part.timing, f) for part in parts) for f in Timing.model_fields}
-        ),
+    return parts[0].model_copy(
+        update={
+            "results": [result for part in parts for result in part.results],
+            "usage": Usage(
+                **{f: sum(getattr(part.usage, f) for part in parts) for f in Usage.model_fields}
+            ),
+            "timing": Timing(
+                **{f: sum(getattr(part.timing, f) for part in parts) for f in Timing.model_fields}
+            ),
+        }
     )
 
 
@@ -232,7 +275,7 @@ def read_answer(call: Call, response: httpx.Response) -> Any:
                 f"{call.answer.__name__} ({error.error_count()} differences): "
                 "is this a RewardServe service?"
             ) from error
-        return _scored(call, answer) if isinstance(answer, ScoreResponse) else answer
+        return _aligned(call, answer) if isinstance(answer, ComputeResponse) else answer
     try:
         body = ErrorResponse.model_validate_json(response.content).error
     except ValidationError:
@@ -246,14 +289,19 @@ def read_answer(call: Call, response: httpx.Response) -> Any:
     )
 
 
-def _scored(call: Call, answer: ScoreResponse) -> ScoreResponse:
+def _aligned(call: Call, answer: ComputeResponse) -> ComputeResponse:
     """The answer to a part of the caller's inputs: aligned with them, its errors counting alike."""
-    counts = [len(getattr(one, "completions", "1")) for one in call.inputs]
-    if [len(result.scores) for result in answer.results] != counts:
-        raise UnexpectedResponseError(
-            f"{call.path} answered with another number of scores than completions were sent: "
-            "is this a RewardServe service?"
-        )
+    if len(answer.results) != len(call.inputs):
+        raise _misaligned(call, "another number of results than inputs were sent")
+    for one, result in zip(call.inputs, answer.results, strict=True):
+        count = len(getattr(one, "completions", "1"))
+        for name, column in result:
+            if isinstance(column, list) and name != "order" and len(column) != count:
+                raise _misaligned(call, f"another number of {name} than completions were sent")
+        if isinstance(result, RankResult):
+            errors = result.errors or [None] * count
+            if sorted(result.order) != [place for place in range(count) if not errors[place]]:
+                raise _misaligned(call, "an order that is not one of the completions sent")
     return answer.model_copy(
         update={
             "results": [
@@ -265,6 +313,12 @@ def _scored(call: Call, answer: ScoreResponse) -> ScoreResponse:
                 for result in answer.results
             ]
         }
+    )
+
+
+def _misaligned(call: Call, what: str) -> UnexpectedResponseError:
+    return UnexpectedResponseError(
+        f"{call.path} answered with {what}: is this a RewardServe service?"
     )
 
 

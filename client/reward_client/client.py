@@ -13,10 +13,12 @@ import stamina
 from pydantic import ValidationError
 
 from reward_client import calls
-from reward_client.calls import Call, Inputs, Prompt
+from reward_client.calls import Answer, Call, Inputs, Prompt, Route
 from reward_client.schema import (
     DEFAULT_PORT,
     InfoResponse,
+    LogprobsResponse,
+    RenderRequest,
     RenderResponse,
     ScoreResponse,
     Truncation,
@@ -95,11 +97,11 @@ class _Settings:
             timeout=timeout_seconds,
         )
 
-    def score_plan(self, inputs: Inputs, **options: Any) -> Generator[Any, Any, ScoreResponse]:
-        checked = _checked(calls.checked_inputs, inputs)
-        return calls.score_plan(
-            checked, max_client_batch_size=self.max_client_batch_size, **options
-        )
+    def compute_plan(
+        self, route: Route[Answer], inputs: Inputs, **options: Any
+    ) -> Generator[Any, Any, Answer]:
+        request = _checked(calls.checked_request, route.request, inputs, **options)
+        return calls.compute_plan(route, request, max_client_batch_size=self.max_client_batch_size)
 
     def note_limits(self, answers: Sequence[Any]) -> None:
         for answer in answers:
@@ -178,7 +180,8 @@ class RewardClient:
     ) -> ScoreResponse:
         """Score many inputs, split to the service's batch limit; one result per input, in order."""
         return self._follow(
-            self._settings.score_plan(
+            self._settings.compute_plan(
+                calls.SCORE,
                 inputs,
                 truncation=truncation,
                 objectives=objectives,
@@ -187,10 +190,117 @@ class RewardClient:
             )
         )
 
+    def logprobs(
+        self,
+        prompt: Prompt,
+        completions: Sequence[str],
+        *,
+        truncation: Truncation = "error",
+        timeout_seconds: float | None = None,
+        priority: int = 0,
+    ) -> list[float]:
+        """Log-probability of each completion given its prompt, in nats, summed over its tokens.
+
+        Raises:
+            ServiceStatusError: also when a single completion has no finite log-probability.
+        """
+        group = _checked(calls.prompt_input, prompt, completions)
+        return calls.only_logprobs(
+            self.logprobs_many(
+                [group],
+                truncation=truncation,
+                timeout_seconds=timeout_seconds,
+                priority=priority,
+            )
+        )
+
+    def logprobs_many(
+        self,
+        inputs: Inputs,
+        *,
+        truncation: Truncation = "error",
+        token_logprobs: bool = False,
+        reference: bool = False,
+        timeout_seconds: float | None = None,
+        priority: int = 0,
+    ) -> LogprobsResponse:
+        """Log-probabilities of many inputs, split like `score_many`; one result per input.
+
+        Args:
+            token_logprobs: also those of every token of a completion.
+            reference: also what the reference model says, and the implicit rewards.
+        """
+        return self._follow(
+            self._settings.compute_plan(
+                calls.LOGPROBS,
+                inputs,
+                truncation=truncation,
+                token_logprobs=token_logprobs,
+                reference=reference,
+                timeout_seconds=timeout_seconds,
+                priority=priority,
+            )
+        )
+
+    def compare(
+        self,
+        prompt: Prompt,
+        first: str,
+        second: str,
+        *,
+        truncation: Truncation = "error",
+        timeout_seconds: float | None = None,
+        priority: int = 0,
+    ) -> float:
+        """Probability that the first of two completions of one prompt is the better one.
+
+        Raises:
+            ServiceStatusError: also when one of the two has no finite score.
+        """
+        pair = _checked(calls.pair, prompt, first, second)
+        return calls.only_preference(
+            self._follow(
+                self._settings.compute_plan(
+                    calls.COMPARE,
+                    [pair],
+                    truncation=truncation,
+                    timeout_seconds=timeout_seconds,
+                    priority=priority,
+                )
+            )
+        )
+
+    def rank(
+        self,
+        prompt: Prompt,
+        completions: Sequence[str],
+        *,
+        truncation: Truncation = "error",
+        timeout_seconds: float | None = None,
+        priority: int = 0,
+    ) -> list[int]:
+        """Indices of one prompt's completions, best first.
+
+        Raises:
+            ServiceStatusError: also when a single completion has no finite score.
+        """
+        group = _checked(calls.prompt_input, prompt, completions)
+        return calls.only_order(
+            self._follow(
+                self._settings.compute_plan(
+                    calls.RANK,
+                    [group],
+                    truncation=truncation,
+                    timeout_seconds=timeout_seconds,
+                    priority=priority,
+                )
+            )
+        )
+
     def render(self, inputs: Inputs, *, truncation: Truncation = "error") -> RenderResponse:
         """What would be scored: text, tokens, and the position that is read."""
-        checked = _checked(calls.checked_inputs, inputs)
-        return self._follow(calls.render_plan(checked, truncation=truncation))
+        request = _checked(calls.checked_request, RenderRequest, inputs, truncation=truncation)
+        return self._follow(calls.render_plan(request))
 
     def info(self) -> InfoResponse:
         """Which model is served, and under which limits."""
@@ -225,8 +335,6 @@ class RewardClient:
         except StopIteration as done:
             result: T = done.value
             return result
-        except ValidationError as error:
-            raise calls.client_side_error(error) from error
 
     def _send_with_retries(self, call: Call) -> Any:
         for attempt in self._settings.attempts():
@@ -303,7 +411,8 @@ class AsyncRewardClient:
     ) -> ScoreResponse:
         """See `RewardClient.score_many`."""
         return await self._follow(
-            self._settings.score_plan(
+            self._settings.compute_plan(
+                calls.SCORE,
                 inputs,
                 truncation=truncation,
                 objectives=objectives,
@@ -312,10 +421,100 @@ class AsyncRewardClient:
             )
         )
 
+    async def logprobs(
+        self,
+        prompt: Prompt,
+        completions: Sequence[str],
+        *,
+        truncation: Truncation = "error",
+        timeout_seconds: float | None = None,
+        priority: int = 0,
+    ) -> list[float]:
+        """See `RewardClient.logprobs`."""
+        group = _checked(calls.prompt_input, prompt, completions)
+        return calls.only_logprobs(
+            await self.logprobs_many(
+                [group],
+                truncation=truncation,
+                timeout_seconds=timeout_seconds,
+                priority=priority,
+            )
+        )
+
+    async def logprobs_many(
+        self,
+        inputs: Inputs,
+        *,
+        truncation: Truncation = "error",
+        token_logprobs: bool = False,
+        reference: bool = False,
+        timeout_seconds: float | None = None,
+        priority: int = 0,
+    ) -> LogprobsResponse:
+        """See `RewardClient.logprobs_many`."""
+        return await self._follow(
+            self._settings.compute_plan(
+                calls.LOGPROBS,
+                inputs,
+                truncation=truncation,
+                token_logprobs=token_logprobs,
+                reference=reference,
+                timeout_seconds=timeout_seconds,
+                priority=priority,
+            )
+        )
+
+    async def compare(
+        self,
+        prompt: Prompt,
+        first: str,
+        second: str,
+        *,
+        truncation: Truncation = "error",
+        timeout_seconds: float | None = None,
+        priority: int = 0,
+    ) -> float:
+        """See `RewardClient.compare`."""
+        pair = _checked(calls.pair, prompt, first, second)
+        return calls.only_preference(
+            await self._follow(
+                self._settings.compute_plan(
+                    calls.COMPARE,
+                    [pair],
+                    truncation=truncation,
+                    timeout_seconds=timeout_seconds,
+                    priority=priority,
+                )
+            )
+        )
+
+    async def rank(
+        self,
+        prompt: Prompt,
+        completions: Sequence[str],
+        *,
+        truncation: Truncation = "error",
+        timeout_seconds: float | None = None,
+        priority: int = 0,
+    ) -> list[int]:
+        """See `RewardClient.rank`."""
+        group = _checked(calls.prompt_input, prompt, completions)
+        return calls.only_order(
+            await self._follow(
+                self._settings.compute_plan(
+                    calls.RANK,
+                    [group],
+                    truncation=truncation,
+                    timeout_seconds=timeout_seconds,
+                    priority=priority,
+                )
+            )
+        )
+
     async def render(self, inputs: Inputs, *, truncation: Truncation = "error") -> RenderResponse:
         """See `RewardClient.render`."""
-        checked = _checked(calls.checked_inputs, inputs)
-        return await self._follow(calls.render_plan(checked, truncation=truncation))
+        request = _checked(calls.checked_request, RenderRequest, inputs, truncation=truncation)
+        return await self._follow(calls.render_plan(request))
 
     async def info(self) -> InfoResponse:
         """See `RewardClient.info`."""
@@ -344,8 +543,6 @@ class AsyncRewardClient:
         except StopIteration as done:
             result: T = done.value
             return result
-        except ValidationError as error:
-            raise calls.client_side_error(error) from error
         except BaseExceptionGroup as failures:
             first = failures.exceptions[0]
             raise first from first.__cause__

@@ -9,6 +9,7 @@ RewardServiceError
     ├── BadRequestError             the request is wrong and will stay wrong
     │   ├── AuthenticationError
     │   ├── NotFoundError
+    │   ├── NotSupportedError
     │   └── InputTooLongError
     ├── ServerFailureError          the service failed on this request
     │   └── NonFiniteScoreError
@@ -79,6 +80,10 @@ class NotFoundError(BadRequestError):
     """The route does not exist on this service."""
 
 
+class NotSupportedError(BadRequestError):
+    """The route exists, but not for the kind of model that is served."""
+
+
 class InputTooLongError(BadRequestError):
     """An input has more tokens than the service accepts."""
 
@@ -110,6 +115,7 @@ EXCEPTIONS: Mapping[ErrorCode, type[ServiceStatusError]] = {
     ErrorCode.INPUT_TOO_LONG: InputTooLongError,
     ErrorCode.TEMPLATE_FAILED: BadRequestError,
     ErrorCode.INVALID_TOKEN_IDS: BadRequestError,
+    ErrorCode.NOT_SUPPORTED: NotSupportedError,
     ErrorCode.NON_FINITE_SCORE: NonFiniteScoreError,
     ErrorCode.INFERENCE_FAILED: ServerFailureError,
     ErrorCode.INTERNAL_ERROR: ServerFailureError,

@@ -36,6 +36,7 @@ class ErrorCode(StrEnum):
     INPUT_TOO_LONG = "input_too_long"
     TEMPLATE_FAILED = "template_failed"
     INVALID_TOKEN_IDS = "invalid_token_ids"
+    NOT_SUPPORTED = "not_supported"
     NON_FINITE_SCORE = "non_finite_score"
     INFERENCE_FAILED = "inference_failed"
     INTERNAL_ERROR = "internal_error"
@@ -64,6 +65,7 @@ ERROR_RULES: dict[ErrorCode, ErrorRule] = {
     ErrorCode.INPUT_TOO_LONG: ErrorRule(422, False),
     ErrorCode.TEMPLATE_FAILED: ErrorRule(422, False),
     ErrorCode.INVALID_TOKEN_IDS: ErrorRule(422, False),
+    ErrorCode.NOT_SUPPORTED: ErrorRule(422, False),
     # These two are normally one completion's, beside the others' scores in a 200: see
     # `ScoreResult.errors`.
     ErrorCode.NON_FINITE_SCORE: ErrorRule(500, False),
@@ -149,6 +151,13 @@ class TextInput(_Request):
     """A text in which the chat template has already been applied."""
 
     text: Text = Field(min_length=1)
+    completion_start: int | None = Field(default=None, ge=0)
+    """Index of the completion's first character, where the caller knows it."""
+
+    @model_validator(mode="after")
+    def _starts_inside(self) -> Self:
+        _check_start(self.completion_start, len(self.text), "characters")
+        return self
 
 
 class TokenIdsInput(_Request):
@@ -160,13 +169,17 @@ class TokenIdsInput(_Request):
 
     @model_validator(mode="after")
     def _starts_inside(self) -> Self:
-        if self.completion_start is not None and self.completion_start > len(self.token_ids):
-            raise PydanticCustomError(
-                "completion_start_out_of_range",
-                "completion_start is {start}, but there are only {count} token ids",
-                {"start": self.completion_start, "count": len(self.token_ids)},
-            )
+        _check_start(self.completion_start, len(self.token_ids), "token ids")
         return self
+
+
+def _check_start(start: int | None, count: int, unit: str) -> None:
+    if start is not None and start > count:
+        raise PydanticCustomError(
+            "completion_start_out_of_range",
+            "completion_start is {start}, but there are only {count} {unit}",
+            {"start": start, "count": count, "unit": unit},
+        )
 
 
 _INPUT_FORMS = {
@@ -211,7 +224,6 @@ _VLLM_SCORE_FIELDS = ("queries", "documents", "text_1", "text_2", "data_1", "dat
 
 
 class _InputsRequest(_Request):
-    inputs: list[Input] = Field(min_length=1)
     truncation: Truncation = "error"
 
     @model_validator(mode="before")
@@ -230,21 +242,55 @@ class _InputsRequest(_Request):
         return data
 
 
-class ScoreRequest(_InputsRequest):
-    """Body of `POST /score`."""
-
-    objectives: bool = False
-    """Also return every label of a model with several."""
-    token_scores: Literal[False] = False
-    """Reserved for a score at every token; this version answers `false` only."""
+class _ComputeRequest(_InputsRequest):
     timeout_seconds: float | None = Field(default=None, gt=0)
     """Give up after this long; the server's `request_timeout_seconds` is the upper bound."""
     priority: int = Field(default=0, ge=-100, le=100)
     """Requests with a higher priority are computed first."""
 
 
+class ScoreRequest(_ComputeRequest):
+    """Body of `POST /score`."""
+
+    inputs: list[Input] = Field(min_length=1)
+    objectives: bool = False
+    """Also return every label of a model with several."""
+    token_scores: Literal[False] = False
+    """Reserved for a score at every token; this version answers `false` only."""
+
+
+class LogprobsRequest(_ComputeRequest):
+    """Body of `POST /logprobs`."""
+
+    inputs: list[Input] = Field(min_length=1)
+    token_logprobs: bool = False
+    """Also return the log-probability of every token of the completion."""
+    reference: bool = False
+    """Also return what the reference model says, and the implicit rewards."""
+
+
+class Pair(PromptInput):
+    """One prompt with the two completions to compare."""
+
+    completions: list[Text] = Field(min_length=2, max_length=2)
+
+
+class CompareRequest(_ComputeRequest):
+    """Body of `POST /compare`."""
+
+    inputs: list[Pair] = Field(min_length=1)
+
+
+class RankRequest(_ComputeRequest):
+    """Body of `POST /rank`."""
+
+    inputs: list[PromptInput] = Field(min_length=1)
+
+
 class RenderRequest(_InputsRequest):
     """Body of `POST /render`."""
+
+    inputs: list[Input] = Field(min_length=1)
 
 
 # ------------------------------------------------------------------------------------ responses
@@ -322,6 +368,55 @@ class ScoreResult(_Response):
     one."""
 
 
+class LogprobsResult(_Response):
+    """Log-probabilities of one input, in nats; every list is aligned with its completions."""
+
+    logprobs: list[float | None]
+    """Log-probability of each completion given its prompt: the sum over its tokens, end of turn
+    included; `None` only where `errors` says why."""
+    num_completion_tokens: list[int]
+    """Tokens that the sum runs over."""
+    completion_start: list[int]
+    """Index of the first of them in the sequence."""
+    num_tokens: list[int]
+    """Tokens of prompt and completion as the model saw them, after truncation."""
+    truncated_tokens: list[int]
+    """Tokens dropped from the start of the prompt."""
+    reference_logprobs: list[float | None] | None = None
+    """The same under the reference model, if it was asked for."""
+    scores: list[float | None] | None = None
+    """Implicit rewards, beta · (`logprobs` - `reference_logprobs`), if the reference was asked."""
+    token_logprobs: list[list[float] | None] | None = None
+    """Each completion's log-probabilities token by token, if they were asked for."""
+    reference_token_logprobs: list[list[float] | None] | None = None
+    """The same under the reference model, if both were asked for."""
+    errors: list[ErrorBody | None] | None = None
+    """As `ScoreResult.errors`."""
+
+
+class CompareResult(_Response):
+    """Which of an input's two completions is better."""
+
+    preference: float | None
+    """Probability that the first one is; `None` only where `errors` says why."""
+    scores: list[float | None] | None
+    """What it was computed from; `None` where a model compares without scores."""
+    errors: list[ErrorBody | None] | None = None
+    """As `ScoreResult.errors`."""
+
+
+class RankResult(_Response):
+    """An input's completions, best first."""
+
+    order: list[int]
+    """Indices of the completions, best first; equal ones stay in the order they came in. A
+    completion that has no score is missing here, and `errors` says why."""
+    scores: list[float | None] | None
+    """Aligned with the completions, not with `order`."""
+    errors: list[ErrorBody | None] | None = None
+    """As `ScoreResult.errors`."""
+
+
 class Usage(_Response):
     """What a request cost, in tokens."""
 
@@ -329,6 +424,10 @@ class Usage(_Response):
     """Tokens of all sequences, shared prompts counted once per completion."""
     computed_tokens: int
     """Tokens that went through the model for this request: shared ones once, padding included."""
+    reference_computed_tokens: int = 0
+    """The same for the reference model."""
+    reference_cached_tokens: int = 0
+    """Tokens of the sequences whose reference log-probabilities were known from before."""
 
 
 class Timing(_Response):
@@ -349,6 +448,33 @@ class ScoreResponse(_Response):
     timing: Timing
 
 
+class LogprobsResponse(_Response):
+    """Answer of `POST /logprobs`: one result per input, in order."""
+
+    model: ModelIdentity
+    results: list[LogprobsResult]
+    usage: Usage
+    timing: Timing
+
+
+class CompareResponse(_Response):
+    """Answer of `POST /compare`: one result per input, in order."""
+
+    model: ModelIdentity
+    results: list[CompareResult]
+    usage: Usage
+    timing: Timing
+
+
+class RankResponse(_Response):
+    """Answer of `POST /rank`: one result per input, in order."""
+
+    model: ModelIdentity
+    results: list[RankResult]
+    usage: Usage
+    timing: Timing
+
+
 class RenderedCompletion(_Response):
     """One sequence as the model would see it."""
 
@@ -360,6 +486,8 @@ class RenderedCompletion(_Response):
     """Index of the token at which the score is read; `None` where the model pools by itself."""
     completion_start: int | None
     """Index of the completion's first token, `None` where it is not known."""
+    completion_end: int | None = None
+    """Index after the completion's last token: its end of turn, which `/logprobs` counts too."""
     truncated_tokens: int
     warnings: list[str]
 
@@ -393,6 +521,16 @@ class TemplateInfo(_Response):
     """Who writes BOS and the like: the template itself, or the tokenizer around it."""
 
 
+class ReferenceInfo(_Response):
+    """The reference that a DPO model is held against."""
+
+    id: str
+    revision: str | None
+    dtype: str
+    fingerprint: str
+    """Names its weights and format: what cached log-probabilities are kept under."""
+
+
 class InfoResponse(_Response):
     """Answer of `GET /info`."""
 
@@ -400,9 +538,13 @@ class InfoResponse(_Response):
     architecture: str
     device: str
     labels: list[str]
-    """The model's outputs."""
-    score_label: str
+    """The model's outputs; none where it says log-probabilities only."""
+    score_label: str | None
     """The output that is the score."""
+    score_rule: str | None = None
+    """How the score is computed, as a formula."""
+    reference: ReferenceInfo | None = None
+    """The reference of a DPO model."""
     capabilities: list[str]
     """Routes that this model answers."""
     runner: str

@@ -33,15 +33,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _write_debug_model(arguments: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(
         prog="reward-service debug-model",
-        description="Write the built-in debug model, a tiny random reward model, to a folder.",
+        description="Write a built-in debug model, tiny and random, to a folder.",
     )
     parser.add_argument("folder", type=Path, help="folder to make; it must not hold files yet")
+    parser.add_argument(
+        "--kind",
+        choices=["sequence_classifier", "causal", "dpo"],
+        default="sequence_classifier",
+        help="a reward model (default), a language model, or a DPO policy with its reference, "
+        "in the folders policy and reference inside",
+    )
     parser.add_argument("--seed", type=int, default=0, help="another seed, another model")
     options = parser.parse_args(arguments)
     from reward_service.debug_model import write_debug_model
 
     try:
-        write_debug_model(options.folder, seed=options.seed)
+        write_debug_model(options.folder, kind=options.kind, seed=options.seed)
     except OSError as error:
         return _complain(f"{options.folder} cannot be written: {error}")
     sys.stdout.write(f"debug model written to {options.folder}\n")

@@ -22,7 +22,8 @@ from torch.nn.attention import current_flash_attention_impl
 from torch.nn.attention.varlen import varlen_attn
 from transformers import AttentionInterface, AttentionMaskInterface
 
-from reward_service.prefix_tree import PrefixTree, Run
+from reward_service.device import to_device
+from reward_service.prefix_tree import PrefixTree, Range, Run
 
 PREFIX_TREE = "prefix_tree"
 """Name of the attention implementation, for `model.set_attn_implementation(...)`."""
@@ -47,9 +48,6 @@ completions of a long prompt would otherwise need memory that no token budget co
 
 class UnsupportedAttentionError(Exception):
     """The model asks for something that attention over a tree does not compute."""
-
-
-Range = tuple[int, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,8 +132,6 @@ class TreePlan:
     """[1, tokens]"""
     positions: torch.Tensor
     """[1, tokens]"""
-    ends: torch.Tensor
-    """[sequences] Row at which each sequence is read."""
     depth: int
     """Tokens of the longest path."""
     calls: tuple[Call, ...]
@@ -195,9 +191,8 @@ class TreePlanner:
         """The plan of a tree, its tensors on the planner's device."""
         runs = tuple(tree.runs())
         return TreePlan(
-            token_ids=self._moved(torch.from_numpy(tree.token_ids))[None],
-            positions=self._moved(torch.from_numpy(tree.positions))[None],
-            ends=self._moved(torch.from_numpy(tree.ends)),
+            token_ids=to_device(torch.from_numpy(tree.token_ids), self._device)[None],
+            positions=to_device(torch.from_numpy(tree.positions), self._device)[None],
             depth=int(tree.positions.max(initial=-1)) + 1,
             calls=tuple(_calls(runs)),
             varlen=tuple(self._varlen_layouts(runs)) if self._uses_varlen else (),
@@ -223,21 +218,16 @@ class TreePlanner:
         rows = [
             torch.arange(*span) for run in runs for span in (*run.prefix, (run.start, run.stop))
         ]
+        gathers = any(run.prefix for run in runs)
         return VarlenLayout(
             start=runs[0].start,
             stop=runs[-1].stop,
-            key_rows=self._moved(torch.cat(rows)) if any(run.prefix for run in runs) else None,
-            query_starts=self._moved(lengths.cumsum(0).int()),
-            key_starts=self._moved(paths.cumsum(0).int()),
+            key_rows=to_device(torch.cat(rows), self._device) if gathers else None,
+            query_starts=to_device(lengths.cumsum(0).int(), self._device),
+            key_starts=to_device(paths.cumsum(0).int(), self._device),
             longest_run=int(lengths.max()),
             longest_path=int(paths.max()),
         )
-
-    def _moved(self, tensor: torch.Tensor) -> torch.Tensor:
-        if self._device.type == "cuda":
-            # From pinned memory the copy does not wait for what the GPU is doing.
-            return tensor.pin_memory().to(self._device, non_blocking=True)
-        return tensor.to(self._device)
 
 
 def tree_attention(

@@ -1,4 +1,4 @@
-"""Finds a checkpoint: the debug model, a folder or a hub id; knows nothing of its layers."""
+"""Finds a checkpoint: a debug model, a folder or a hub id; knows nothing of its layers."""
 
 import json
 from dataclasses import dataclass
@@ -14,12 +14,13 @@ from huggingface_hub.errors import (
     RevisionNotFoundError,
 )
 
-from reward_service.debug_model import DEBUG_MODEL_ID, cached_debug_model
+from reward_service.debug_model import DEBUG_MODELS, cached_debug_model
 from reward_service.errors import StartupError, one_line
 
 _TEXT_FILES = ("*.json", "*.jinja", "*.txt", "*.model", "*.tiktoken")
 _TOKENIZER_FILES = ("*token*", "*vocab*", "merges.txt", "*.jinja", "*.model", "config.json")
 _PICKLE_WEIGHTS = ("*.bin", "*.pt", "*.pth")
+ADAPTER_WEIGHTS = "adapter_model.safetensors"
 _IGNORED = ("*/*", "consolidated*", "optimizer*", "training_args*")
 """Sub-folders (onnx, original, …) and files that hold the weights a second time."""
 
@@ -58,20 +59,37 @@ def find_tokenizer(tokenizer_id: str) -> Checkpoint:
     return _find(tokenizer_id, revision=None, patterns=list(_TOKENIZER_FILES))
 
 
+def find_adapter(adapter_id: str, *, allow_pickle: bool) -> Checkpoint:
+    """A PEFT adapter's files.
+
+    Raises:
+        StartupError: there is no such adapter, or it may not be read.
+    """
+    weights = [ADAPTER_WEIGHTS, *(["adapter_model.bin"] if allow_pickle else ())]
+    found = _find(adapter_id, revision=None, patterns=["adapter_config.json", *weights])
+    if not (found.folder / "adapter_config.json").is_file():
+        raise StartupError(f"{adapter_id} has no adapter_config.json: it is not a PEFT adapter")
+    if not any((found.folder / name).is_file() for name in weights):
+        raise StartupError(
+            f"{adapter_id} has no {ADAPTER_WEIGHTS} (or only a pickle: see --allow-pickle)"
+        )
+    return found
+
+
 def _find(model_id: str, *, revision: str | None, patterns: list[str]) -> Checkpoint:
-    if model_id == DEBUG_MODEL_ID:
-        return Checkpoint(model_id, cached_debug_model(), revision=None)
+    if model_id in DEBUG_MODELS:
+        return Checkpoint(model_id, cached_debug_model(model_id), revision=None)
     folder = Path(model_id).expanduser()
     if folder.is_dir():
         if revision is not None:
             raise StartupError(
-                f"--revision {revision} goes with a hub id, but {model_id} is a folder"
+                f"revision {revision} goes with a hub id, but {model_id} is a folder"
             )
         return Checkpoint(model_id, folder, revision=None)
     if folder.exists():
         raise StartupError(f"{model_id} is a file: pass the folder that holds config.json")
     if model_id.startswith((".", "/", "~")):
-        raise StartupError(f"there is no folder {model_id}: check --model-id")
+        raise StartupError(f"there is no folder {model_id}: check its spelling")
     snapshot = _download(model_id, revision=revision, patterns=patterns)
     return Checkpoint(model_id, snapshot, revision=snapshot.name)
 
@@ -98,7 +116,8 @@ def _download(model_id: str, *, revision: str | None, patterns: list[str]) -> Pa
         ) from error
     except HFValidationError as error:
         raise StartupError(
-            f"{model_id!r} is neither a folder here nor a hub id like name/model: check --model-id"
+            f"{model_id!r} is neither a folder here nor a hub id like name/model: check its "
+            "spelling"
         ) from error
     except LocalEntryNotFoundError as error:
         reason = (

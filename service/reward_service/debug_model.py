@@ -1,18 +1,34 @@
-"""A tiny random reward model that needs no network: to try the service, and to test it.
+"""Tiny random models that need no network: to try the service, and to test it.
 
-A two-layer Llama with a byte-level tokenizer and a chat template. The tokenizer also adds BOS by
+A reward model, a policy and the reference that it seems to have been trained from. Each is a
+two-layer Llama with a byte-level tokenizer and a chat template. The tokenizer also adds BOS by
 itself, as Llama's does, so the double-BOS trap is really there to be avoided.
 """
 
 import os
 import shutil
 import tempfile
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
+from typing import Literal
 
-DEBUG_MODEL_ID = "debug"
+DebugKind = Literal["sequence_classifier", "causal", "dpo"]
 
-_LAYOUT_VERSION = 1
+DEBUG_MODELS: Mapping[str, str] = {
+    "debug": "sequence_classifier",
+    "debug-policy": "policy",
+    "debug-reference": "reference",
+}
+"""Model id → which of the models it is."""
+
+POLICY_FOLDER, REFERENCE_FOLDER = "policy", "reference"
+
+_LAYOUT_VERSION = 2
 """Part of the cache folder's name: raise it when the written files change."""
+
+_TRAINED = 0.02
+"""How far the policy is from its reference, in standard deviations of the weights."""
 
 _SPECIAL_TOKENS = ("<pad>", "<s>", "</s>", "<|system|>", "<|user|>", "<|assistant|>")
 
@@ -28,34 +44,51 @@ _CHAT_TEMPLATE = """\
 """
 
 
-def cached_debug_model() -> Path:
-    """The debug model's folder in the user's cache, made on first use."""
+def cached_debug_model(model_id: str) -> Path:
+    """A debug model's folder in the user's cache, made on first use."""
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    folder = cache / "rewardserve" / f"debug-model-{_LAYOUT_VERSION}"
+    folder = cache / "rewardserve" / f"{model_id}-model-{_LAYOUT_VERSION}"
     if not folder.exists():
-        write_debug_model(folder)
+        _write_whole(folder, partial(_write_model, which=DEBUG_MODELS[model_id], seed=0))
     return folder
 
 
-def write_debug_model(folder: Path, *, seed: int = 0) -> None:
-    """Write the model to a folder that must not exist yet; it appears whole or not at all.
+def write_debug_model(
+    folder: Path, *, kind: DebugKind = "sequence_classifier", seed: int = 0
+) -> None:
+    """Write a model to a folder that must not exist yet; it appears whole or not at all.
+
+    Args:
+        kind: `dpo` writes a policy and its reference, each to a folder inside.
 
     Raises:
         FileExistsError: the folder is there and not empty.
     """
+
+    def write(building: Path) -> None:
+        if kind != "dpo":
+            _write_model(building, which="policy" if kind == "causal" else kind, seed=seed)
+            return
+        for which in (POLICY_FOLDER, REFERENCE_FOLDER):
+            (building / which).mkdir()
+            _write_model(building / which, which=which, seed=seed)
+
+    _write_whole(folder, write)
+
+
+def _write_whole(folder: Path, write: Callable[[Path], None]) -> None:
     if folder.exists() and any(folder.iterdir()):
         raise FileExistsError(f"{folder} exists and is not empty")
     folder.parent.mkdir(parents=True, exist_ok=True)
     building = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
     try:
-        _write_tokenizer(building)
-        _write_weights(building, seed=seed)
+        write(building)
         building.chmod(0o755)
         try:
             building.rename(folder)
         except OSError:
             # Another process made the same files first; theirs are as good as ours.
-            if not (folder / "config.json").exists():
+            if not any(folder.glob("**/config.json")):
                 raise
     finally:
         shutil.rmtree(building, ignore_errors=True)
@@ -87,10 +120,15 @@ def _write_tokenizer(folder: Path) -> None:
     ).save_pretrained(folder)
 
 
-def _write_weights(folder: Path, *, seed: int) -> None:
+def _write_model(folder: Path, *, which: str, seed: int) -> None:
+    _write_tokenizer(folder)
+    _write_weights(folder, which=which, seed=seed)
+
+
+def _write_weights(folder: Path, *, which: str, seed: int) -> None:
     import torch
     from safetensors.torch import save_file
-    from transformers import LlamaConfig, LlamaForSequenceClassification
+    from transformers import LlamaConfig, LlamaForCausalLM, LlamaForSequenceClassification
 
     config = LlamaConfig(
         vocab_size=256 + len(_SPECIAL_TOKENS),
@@ -106,13 +144,19 @@ def _write_weights(folder: Path, *, seed: int) -> None:
         dtype="float32",
     )
     config.num_labels = 1
+    is_classifier = which == "sequence_classifier"
     with torch.random.fork_rng(devices=[]):
-        model = LlamaForSequenceClassification(config)
+        model = (LlamaForSequenceClassification if is_classifier else LlamaForCausalLM)(config)
         torch.manual_seed(seed)
         for name, weights in model.named_parameters():
             if "norm" not in name:
                 # Far from the usual 0.02: scores of order one, attention that is not uniform.
                 torch.nn.init.normal_(weights, std=1.0 if "embed" in name else 0.15)
+        if which == "policy":
+            # As if trained from the reference: close to it, with rewards of order one.
+            for name, weights in model.named_parameters():
+                if "norm" not in name:
+                    weights.data += _TRAINED * weights.data.std() * torch.randn_like(weights)
     # What `save_pretrained` writes, without its progress bar.
     config.architectures = [type(model).__name__]
     config.save_pretrained(folder)

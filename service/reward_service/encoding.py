@@ -14,6 +14,7 @@ import jinja2
 from reward_service.chat_template import ChatTemplate
 from reward_service.errors import (
     InputTooLongError,
+    InvalidRequestError,
     InvalidTokenIdsError,
     ServiceError,
     StartupError,
@@ -51,6 +52,10 @@ _TEMPLATE_FAILURES = (
 
 Truncation = Literal["error", "prompt_start"]
 
+Boundary = Literal["any", "known", "whole"]
+"""What must be known of where a completion starts: nothing at all; the very token; or that too, but
+a text or token ids of which the caller says nothing are a completion as a whole."""
+
 
 @dataclass(frozen=True, slots=True)
 class Conversation:
@@ -66,6 +71,8 @@ class RenderedText:
     """A text in which the template has already been applied."""
 
     text: str
+    completion_start: int | None = None
+    """Index of the completion's first character."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,9 +101,15 @@ class _Draft:
     """A sequence on its way from text to tokens."""
 
     text: str
-    completion_character: int | None = None
+    is_conversation: bool = False
+    """The template was applied here, so the completion's place is ours to know."""
+    first_character: int | None = None
+    """Where the completion starts in the text."""
+    last_character: int | None = None
+    """Where the template goes on after it."""
     token_ids: list[int] = field(default_factory=list)
     completion_start: int | None = None
+    completion_end: int | None = None
     warnings: list[str] = field(default_factory=list)
 
 
@@ -146,6 +159,7 @@ class Encoder:
             for token_id in (tokenizer.bos_token_id, tokenizer.cls_token_id, *ids_of_nothing[:1])
             if token_id is not None
         }
+        self._control_tokens = {*tokenizer.all_special_ids, *tokenizer.added_tokens_decoder}
         self._tokenizer_leads = bool(ids_of_nothing) and ids_of_nothing[0] in self._leading_special
         self.special_tokens: Literal["template", "tokenizer"] = "template"
         self.start_warnings: list[str] = []
@@ -164,15 +178,28 @@ class Encoder:
             )
 
     def encode(
-        self, inputs: Sequence[EncoderInput], *, truncation: Truncation
+        self,
+        inputs: Sequence[EncoderInput],
+        *,
+        truncation: Truncation,
+        boundary: Boundary = "any",
     ) -> list[SequenceGroup]:
         """One group per input, in order.
+
+        A completion begins behind the header that the template writes before it, and ends with the
+        end-of-turn token, the first control token behind its text. Where a template has none, all
+        that it writes there counts.
 
         Raises:
             ServiceError: the first input that cannot be encoded, with its index.
         """
         return [
-            _group([self._sequence(draft, truncation, i, j) for j, draft in enumerate(drafts)])
+            _group(
+                [
+                    self._sequence(draft, truncation, boundary, i, j)
+                    for j, draft in enumerate(drafts)
+                ]
+            )
             for i, drafts in enumerate(self._drafts(inputs))
         ]
 
@@ -186,7 +213,7 @@ class Encoder:
         """
         return [
             [
-                self._rendering(draft, self._sequence(draft, truncation, i, j))
+                self._rendering(draft, self._sequence(draft, truncation, "any", i, j))
                 for j, draft in enumerate(drafts)
             ]
             for i, drafts in enumerate(self._drafts(inputs))
@@ -217,7 +244,7 @@ class Encoder:
                 return self._conversation(one)
             case RenderedText():
                 self._check_characters(one.text, completion_index=0)
-                return [_Draft(one.text)]
+                return [_Draft(one.text, first_character=one.completion_start)]
             case GivenTokens():
                 return [
                     _Draft("", token_ids=[*one.token_ids], completion_start=one.completion_start)
@@ -225,26 +252,50 @@ class Encoder:
 
     def _conversation(self, conversation: Conversation) -> list[_Draft]:
         prompt = [dict(message) for message in conversation.prompt]
-        marked = self._apply_template(prompt, _MARKER)
-        start = marked.find(_MARKER)
+        before, marker, after = self._apply_template(prompt, _MARKER).partition(_MARKER)
         drafts = []
         for index, completion in enumerate(conversation.completions):
             text = self._apply_template(prompt, completion)
             self._check_characters(text, completion_index=index)
-            # A template may look into the completion and write something else before it.
-            found = start >= 0 and text.startswith(marked[:start])
-            draft = _Draft(text, start if found else None, warnings=[*self.start_warnings])
-            if not found:
-                draft.warnings.append("where the completion starts in this text is not known")
+            draft = _Draft(text, is_conversation=True, warnings=[*self.start_warnings])
+            if marker and text.startswith(before) and text.endswith(after):
+                draft.first_character = len(before)
+                draft.last_character = len(text) - len(after)
+            else:
+                self._find_rewritten(draft, prompt, after)
             drafts.append(draft)
         return drafts
 
-    def _apply_template(self, prompt: list[dict[str, str]], completion: str) -> str:
-        messages = [*prompt, {"role": "assistant", "content": completion}]
+    def _find_rewritten(self, draft: _Draft, prompt: list[dict[str, str]], after: str) -> None:
+        """The place of a completion that the template looks into and writes in its own way.
+
+        Templates of reasoning models move what was thought. What a model would have written itself
+        begins where the prompt for it ends.
+        """
+        try:
+            before = self._apply_template(prompt)
+        except TemplateFailedError:
+            before = ""
+        if not before or not draft.text.startswith(before):
+            draft.warnings.append("where the completion starts in this text is not known")
+            return
+        draft.warnings.append(
+            "the chat template rewrites this completion: all that follows the prompt for it counts"
+        )
+        draft.first_character = len(before)
+        ends_alike = after and draft.text.endswith(after)
+        draft.last_character = len(draft.text) - len(after) if ends_alike else None
+
+    def _apply_template(self, prompt: list[dict[str, str]], completion: str | None = None) -> str:
+        """The conversation as text; without a completion up to where one would begin."""
+        messages = [*prompt]
+        if completion is not None:
+            messages.append({"role": "assistant", "content": completion})
         try:
             rendered = self._tokenizer.apply_chat_template(
                 messages,
                 chat_template=self._template_text,
+                add_generation_prompt=completion is None,
                 tokenize=False,
             )
         except _TEMPLATE_FAILURES as error:
@@ -278,11 +329,23 @@ class Encoder:
         )
         for index, draft in enumerate(drafts):
             draft.token_ids = encoded["input_ids"][index]
-            if draft.completion_character is not None and self._tokenizer.is_fast:
-                draft.completion_start = _token_at(
-                    encoded.encodings[index], draft.completion_character, len(draft.text)
-                )
+            if self._tokenizer.is_fast:
+                self._find_completion(draft, encoded.encodings[index])
             self._drop_second_leading_token(draft)
+
+    def _find_completion(self, draft: _Draft, encoding: Any) -> None:
+        """Which tokens are the completion; one that reaches into its text belongs to it."""
+        if draft.first_character is None:
+            return
+        end = len(draft.text)
+        draft.completion_start = _token_at(encoding, draft.first_character, end)
+        if draft.last_character is None:
+            return
+        behind = range(_token_at(encoding, draft.last_character, end), len(draft.token_ids))
+        for index in behind:
+            if draft.token_ids[index] in self._control_tokens:
+                draft.completion_end = index + 1
+                return
 
     def _drop_second_leading_token(self, draft: _Draft) -> None:
         ids = draft.token_ids
@@ -290,14 +353,23 @@ class Encoder:
             draft.token_ids = ids[1:]
             if draft.completion_start:
                 draft.completion_start -= 1
+            if draft.completion_end:
+                draft.completion_end -= 1
             draft.warnings.append("the text started with two BOS tokens: one was dropped")
 
     def _sequence(
-        self, draft: _Draft, truncation: Truncation, input_index: int, completion_index: int
+        self,
+        draft: _Draft,
+        truncation: Truncation,
+        boundary: Boundary,
+        input_index: int,
+        completion_index: int,
     ) -> TokenSequence:
         try:
             self._check_ids(draft)
-            return self._fitted(draft, truncation)
+            if boundary != "any":
+                _check_completion(draft, boundary)
+            return self._fitted(draft, truncation, is_whole=boundary == "whole")
         except ServiceError as error:
             raise error.at(input_index=input_index, completion_index=completion_index) from None
 
@@ -312,12 +384,16 @@ class Encoder:
                 limit=self._vocabulary_size - 1,
             )
 
-    def _fitted(self, draft: _Draft, truncation: Truncation) -> TokenSequence:
-        """The sequence, shortened at the start of its prompt where that is needed and allowed."""
-        ids, start = draft.token_ids, draft.completion_start
+    def _fitted(self, draft: _Draft, truncation: Truncation, *, is_whole: bool) -> TokenSequence:
+        """The sequence, shortened at the start of its prompt where that is needed and allowed.
+
+        Args:
+            is_whole: where no completion is known, everything is one.
+        """
+        ids, start, end = draft.token_ids, draft.completion_start, draft.completion_end
         excess = len(ids) - self.max_input_tokens
         if excess <= 0:
-            return TokenSequence(ids, start)
+            return TokenSequence(ids, start, end)
         if truncation == "error":
             raise InputTooLongError(
                 f"{len(ids):,} tokens exceed max_input_tokens={self.max_input_tokens:,}: shorten "
@@ -326,7 +402,8 @@ class Encoder:
             )
         # BOS (or CLS) is not part of the prompt: models fall apart without it.
         kept = 1 if ids[0] in self._leading_special else 0
-        droppable = (len(ids) - 1 if start is None else start) - kept
+        prompt_tokens = (1 if is_whole else len(ids) - 1) if start is None else start
+        droppable = max(0, prompt_tokens - kept)
         if excess > droppable:
             raise InputTooLongError(
                 f"the completion alone exceeds max_input_tokens={self.max_input_tokens:,} "
@@ -337,6 +414,7 @@ class Encoder:
         return TokenSequence(
             ids[:kept] + ids[kept + excess :],
             None if start is None else start - excess,
+            None if end is None else end - excess,
             truncated_tokens=excess,
         )
 
@@ -363,6 +441,39 @@ class Encoder:
             )
         ids = self._tokenizer(text, add_special_tokens=False).input_ids
         return bool(ids) and ids[0] in self._leading_special
+
+
+def _check_completion(draft: _Draft, boundary: Boundary) -> None:
+    """See that the completion has a beginning, something before it, and something in it."""
+    start, end = draft.completion_start, draft.completion_end
+    if start is None and (draft.is_conversation or draft.first_character is not None):
+        raise InvalidRequestError(
+            "where the completion starts among these tokens is not known (the chat template "
+            "rewrites it, or the tokenizer does not say which token is which text): send token_ids "
+            "with completion_start"
+        )
+    if start is None and boundary == "known":
+        raise InvalidRequestError(
+            "where the completion starts is not known: send completion_start with it, or send "
+            "prompt and completions"
+        )
+    if start is None and len(draft.token_ids) == 1:
+        raise InvalidRequestError(
+            "a single token has no log-probability: nothing stands before it that predicts it"
+        )
+    if start == 0:
+        raise InvalidRequestError(
+            "the completion starts with the first token, so nothing stands before it that predicts "
+            "it: completion_start must be at least 1",
+            limit=1,
+        )
+    is_blank = draft.first_character is not None and draft.first_character == (
+        len(draft.text) if draft.last_character is None else draft.last_character
+    )
+    if is_blank or start == (len(draft.token_ids) if end is None else end):
+        raise InvalidRequestError(
+            "the completion is empty: an empty text has no log-probability, leave it out"
+        )
 
 
 def _with_pinned_date(template: str) -> str:

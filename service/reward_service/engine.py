@@ -13,11 +13,18 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from copy import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Protocol
 
-from reward_service.encoding import Encoder, EncoderInput, Rendering, Truncation, count_characters
+from reward_service.encoding import (
+    Boundary,
+    Encoder,
+    EncoderInput,
+    Rendering,
+    Truncation,
+    count_characters,
+)
 from reward_service.encoding_thread import EncodingThread
 from reward_service.errors import (
     DeadlineExceededError,
@@ -80,6 +87,8 @@ class Scored:
 
     groups: list[ScoredGroup]
     computed_tokens: int
+    reference_computed_tokens: int
+    reference_cached_tokens: int
     encoding_seconds: float
     queue_seconds: float
     inference_seconds: float
@@ -185,12 +194,16 @@ class Engine:
         *,
         timeout_seconds: float,
         truncation: Truncation = "error",
+        boundary: Boundary = "any",
+        with_reference: bool = False,
         priority: int = 0,
         client: str = "",
     ) -> Scored:
         """Raw outputs for every completion of every input, in order.
 
         Args:
+            boundary: what must be known of where completions start.
+            with_reference: also what the reference model says.
             client: who asks; clients take turns, so one cannot crowd out another.
 
         Raises:
@@ -202,9 +215,11 @@ class Engine:
         try:
             async with asyncio.timeout(timeout_seconds):
                 groups = await self._encoding.run(
-                    lambda: self._encoder.encode(inputs, truncation=truncation),
+                    lambda: self._encoder.encode(inputs, truncation=truncation, boundary=boundary),
                     characters=sum(map(count_characters, inputs)),
                 )
+                if with_reference:
+                    groups = [replace(group, with_reference=True) for group in groups]
                 encoded = self._clock()
                 deadline = started + timeout_seconds
                 job = self._admit(
@@ -424,14 +439,13 @@ def _scored(job: _Job, *, encoding_seconds: float) -> Scored:
         )
         for index, work in enumerate(job.works)
     ]
+    readings = [one for group in groups for one in group.readings if isinstance(one, Reading)]
+    said = [one.reference for one in readings if one.reference]
     return Scored(
         groups,
-        computed_tokens=sum(
-            reading.computed_tokens
-            for group in groups
-            for reading in group.readings
-            if isinstance(reading, Reading)
-        ),
+        computed_tokens=sum(one.computed_tokens for one in readings),
+        reference_computed_tokens=sum(one.computed_tokens for one in said),
+        reference_cached_tokens=sum(one.cached_tokens for one in said),
         encoding_seconds=encoding_seconds,
         queue_seconds=job.first_batch_started - job.admitted,
         inference_seconds=job.last_batch_ended - job.first_batch_started,

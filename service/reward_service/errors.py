@@ -99,6 +99,12 @@ class InvalidTokenIdsError(ServiceError):
     code = "invalid_token_ids"
 
 
+class NotSupportedError(ServiceError):
+    """The model that is served is not of a kind that could answer this."""
+
+    code = "not_supported"
+
+
 class NonFiniteScoreError(ServiceError):
     """The model's output for one completion is not a finite number."""
 

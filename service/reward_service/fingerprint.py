@@ -8,6 +8,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from reward_service.checkpoint import Checkpoint
 
@@ -53,6 +54,14 @@ def weights_identity(checkpoint: Checkpoint) -> str:
                 file.seek(start)
                 digest.update(file.read(length))
     return f"files:{digest.hexdigest()}"
+
+
+def plain_config(config: Any) -> str:
+    """A transformers configuration as JSON, without where it was read from."""
+    fields = config.to_dict()
+    for name in ("_name_or_path", "transformers_version"):
+        fields.pop(name, None)
+    return json.dumps(fields, sort_keys=True, default=str)
 
 
 def _samples(path: Path) -> list[tuple[int, int]]:

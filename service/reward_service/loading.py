@@ -3,30 +3,33 @@
 Blocking and slow; runs once, in a thread, while HTTP already answers "not ready".
 """
 
-import json
 import logging
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from typing import Any
 
-from transformers import AutoTokenizer
 from transformers.utils import logging as transformers_logging
 
 from reward_service.chat_template import ChatTemplate, choose_template
 from reward_service.checkpoint import Checkpoint, find_checkpoint, find_tokenizer
+from reward_service.device import choose_device
 from reward_service.encoding import Conversation, Encoder
-from reward_service.errors import InputTooLongError, StartupError, one_line
-from reward_service.fingerprint import fingerprint
-from reward_service.model_runner import ModelRunner, Runner, choose_device
-from reward_service.models.reward_model import RunnerPath
-from reward_service.models.sequence_classifier import (
-    SequenceClassifier,
-    load_sequence_classifier,
-    position_limit,
-)
+from reward_service.errors import InputTooLongError, StartupError
+from reward_service.fingerprint import fingerprint, plain_config
+from reward_service.model_runner import ModelRunner, Runner
+from reward_service.models.causal_lm import is_language_model
+from reward_service.models.pretrained import LoadOptions, position_limit, read_config
+from reward_service.models.reward_model import RewardModel, RunnerPath
+from reward_service.models.sequence_classifier import load_sequence_classifier
+from reward_service.policy import Reference, ReferenceIdentity, load_policy
+from reward_service.reference_cache import ReferenceCache
+from reward_service.reference_runner import ReferenceRunner
+from reward_service.score_rule import LabelScore, ScoreRule
 from reward_service.sequences import SequenceGroup, TokenSequence
 from reward_service.settings import Settings
+from reward_service.tokenizer import load_tokenizer, own_template, pad_token_id
 
 logger = logging.getLogger(__name__)
 
@@ -70,9 +73,13 @@ class LoadedModel:
     dtype: str
     device: str
     labels: tuple[str, ...]
-    score_index: int
-    """Which label is the score."""
+    """Names of the outputs of a classifier; a language model has none."""
+    score_rule: ScoreRule | None
+    """How outputs become a score; `None` where there are log-probabilities only."""
+    has_logprobs: bool
     reads_last_token: bool
+    """The score is read at the last token alone."""
+    reference: ReferenceIdentity | None
     fingerprint: str
     template: ChatTemplate
     max_input_tokens: int
@@ -97,76 +104,155 @@ def load_model(settings: Settings) -> LoadedModel:
     tokenizer_source = (
         find_tokenizer(settings.tokenizer_id) if settings.tokenizer_id else checkpoint
     )
-    tokenizer = _load_tokenizer(tokenizer_source, trust_remote_code=settings.trust_remote_code)
+    tokenizer = load_tokenizer(tokenizer_source, trust_remote_code=settings.trust_remote_code)
     template = choose_template(
         settings.chat_template,
-        of_tokenizer=_own_template(tokenizer, tokenizer_source),
+        of_tokenizer=own_template(tokenizer, tokenizer_source),
         tokenizer_id=tokenizer_source.model_id,
     )
-    model, config = load_sequence_classifier(
-        checkpoint,
+    options = LoadOptions(
         dtype=settings.dtype,
         device=device,
-        pad_token_id=_pad_token_id(tokenizer),
         trust_remote_code=settings.trust_remote_code,
         allow_pickle=settings.allow_pickle,
     )
+    family = _load_family(settings, checkpoint, tokenizer, options)
     encoder = Encoder(
         tokenizer,
         template,
-        max_input_tokens=_input_limit(settings, config, tokenizer, model),
-        vocabulary_size=model.vocabulary_size,
-        reads_first_token=not model.reads_last_token,
+        max_input_tokens=_input_limit(settings, family, tokenizer),
+        vocabulary_size=family.model.vocabulary_size,
+        reads_first_token=not family.model.is_causal,
     )
     for warning in encoder.start_warnings:
         logger.warning(warning)
-    runner = ModelRunner(model, max_batch_tokens=_batch_limit(settings, model))
-    runner.prove(_probe_groups(encoder), attention=settings.attention)
-    if model.device.type == "cuda" and settings.max_batch_tokens is None:
+    probes = _probe_groups(encoder)
+    runner = ModelRunner(family.model, max_batch_tokens=_batch_limit(settings, family.model))
+    runner.prove(probes, attention=settings.attention)
+    if family.model.device.type == "cuda" and settings.max_batch_tokens is None:
         runner.warm_up(most=settings.max_queue_tokens, longest=encoder.max_input_tokens)
-    return _described(settings, checkpoint, config, model, encoder, runner)
+    referenced = _with_reference(settings, runner, family.reference, probes)
+    return _described(settings, checkpoint, family, encoder, runner, referenced)
+
+
+@dataclass(frozen=True, slots=True)
+class _Family:
+    """What one kind of model brings."""
+
+    kind: str
+    model: RewardModel
+    config: Any
+    labels: tuple[str, ...]
+    rule: ScoreRule | None
+    reference: Reference | None = None
+    adapter: str | None = None
+
+
+def _load_family(
+    settings: Settings, checkpoint: Checkpoint, tokenizer: Any, options: LoadOptions
+) -> _Family:
+    kind = _kind(settings, read_config(checkpoint, trust_remote_code=options.trust_remote_code))
+    if kind == "sequence_classifier":
+        model, config = load_sequence_classifier(
+            checkpoint, options, pad_token_id=pad_token_id(tokenizer)
+        )
+        index = choose_label(model.labels, settings.score_label)
+        rule = LabelScore(index, model.labels[index])
+        return _Family(kind, model, config, model.labels, rule)
+    policy = load_policy(
+        settings, kind, checkpoint, tokenizer, options, pad_token_id=pad_token_id(tokenizer)
+    )
+    return _Family(
+        kind, policy.model, policy.config, (), policy.rule, policy.reference, policy.adapter
+    )
+
+
+def _kind(settings: Settings, config: Any) -> str:
+    """The kind that was asked for, or what the checkpoint says it is."""
+    if settings.kind != "auto":
+        return settings.kind
+    kind = "sequence_classifier"
+    if config.architectures and is_language_model(config):
+        is_compared = settings.ref_model_id or settings.adapter or settings.reference_free
+        kind = "dpo" if is_compared else "causal"
+    try:
+        settings.check_kind(kind)
+    except ValueError as error:
+        raise StartupError(f"{settings.model_id} is of kind {kind}: {error}") from error
+    return kind
+
+
+def _with_reference(
+    settings: Settings,
+    policy: ModelRunner,
+    reference: Reference | None,
+    probes: Sequence[SequenceGroup],
+) -> ModelRunner | ReferenceRunner:
+    """The policy's runner, or one that asks its reference too."""
+    if reference is None:
+        return policy
+    runner = ModelRunner(reference.model, max_batch_tokens=policy.max_batch_tokens)
+    runner.prove(probes, attention=settings.attention)
+    if reference.is_policys_base and (policy.path == "tree") is not (runner.path == "tree"):
+        # The two are one model, which attends in one way only.
+        for one in (policy, runner):
+            one.prove(probes, attention="padded")
+    cache = None
+    if settings.reference_cache_bytes:
+        cache = ReferenceCache(
+            reference.identity.fingerprint,
+            max_bytes=settings.reference_cache_bytes,
+            file=settings.reference_cache,
+        )
+    return ReferenceRunner(policy, runner, cache)
 
 
 def _described(
     settings: Settings,
     checkpoint: Checkpoint,
-    config: Any,
-    model: SequenceClassifier,
+    family: _Family,
     encoder: Encoder,
     runner: ModelRunner,
+    referenced: ModelRunner | ReferenceRunner,
 ) -> LoadedModel:
-    score_index = choose_label(model.labels, settings.score_label)
+    model, config, rule = family.model, family.config, family.rule
+    reference = family.reference.identity if family.reference else None
     dtype = str(model.dtype).removeprefix("torch.")
     policy = {
         "version": SCORING_POLICY,
+        "kind": family.kind,
         "dtype": dtype,
-        "label": model.labels[score_index],
+        "score": rule.formula if rule else "none",
+        "adapter": family.adapter,
+        "reference": reference.fingerprint if reference else None,
         "max_input_tokens": encoder.max_input_tokens,
         "path": runner.path,
     }
+    packages = ["rewardserve", "torch", "transformers", "tokenizers"]
+    if family.adapter:
+        packages.append("peft")
     return LoadedModel(
         encoder=encoder,
-        runner=runner,
+        runner=referenced,
         path=runner.path,
-        model_id=checkpoint.model_id,
+        model_id=" + ".join(filter(None, (checkpoint.model_id, settings.adapter))),
         revision=checkpoint.revision,
-        kind="sequence_classifier",
+        kind=family.kind,
         architecture=(config.architectures or [type(config).__name__])[0],
         dtype=dtype,
         device=str(model.device),
-        labels=model.labels,
-        score_index=score_index,
-        reads_last_token=model.reads_last_token,
+        labels=family.labels,
+        score_rule=rule,
+        has_logprobs=family.kind != "sequence_classifier",
+        reads_last_token=family.kind == "sequence_classifier" and model.is_causal,
+        reference=reference,
         fingerprint=fingerprint(
-            checkpoint, config=_plain_config(config), tokenizer=encoder.state(), policy=policy
+            checkpoint, config=plain_config(config), tokenizer=encoder.state(), policy=policy
         ),
         template=encoder.template,
         max_input_tokens=encoder.max_input_tokens,
         max_batch_tokens=runner.max_batch_tokens,
-        versions={
-            package: metadata.version(package)
-            for package in ("rewardserve", "torch", "transformers", "tokenizers")
-        },
+        versions={package: metadata.version(package) for package in packages},
     )
 
 
@@ -198,44 +284,20 @@ def _keep_log_clean() -> None:
         transformers_logging.disable_progress_bar()
 
 
-def _load_tokenizer(source: Checkpoint, *, trust_remote_code: bool) -> Any:
-    try:
-        return AutoTokenizer.from_pretrained(
-            source.folder, trust_remote_code=trust_remote_code, local_files_only=True
+def _input_limit(settings: Settings, family: _Family, tokenizer: Any) -> int:
+    configs = [family.config, *([family.reference.config] if family.reference else [])]
+    limits = [
+        limit
+        for config in configs
+        if (
+            limit := position_limit(
+                config,
+                tokenizer_limit=tokenizer.model_max_length,
+                is_decoder=family.model.is_causal,
+            )
         )
-    except (ValueError, OSError, KeyError, ImportError, TypeError) as error:
-        raise StartupError(
-            f"{source.model_id} has no tokenizer that can be loaded "
-            f"({one_line(error)}): pass --tokenizer-id"
-        ) from error
-
-
-def _own_template(tokenizer: Any, source: Checkpoint) -> str | None:
-    if not tokenizer.chat_template:
-        return None
-    try:
-        return str(tokenizer.get_chat_template())
-    except ValueError as error:
-        raise StartupError(
-            f"the tokenizer of {source.model_id} has several chat templates and no default: "
-            "pass --chat-template FILE"
-        ) from error
-
-
-def _pad_token_id(tokenizer: Any) -> int:
-    """Any valid id will do: lengths, not this id, say what is padding."""
-    for token_id in (tokenizer.pad_token_id, tokenizer.eos_token_id):
-        if token_id is not None:
-            return int(token_id)
-    return 0
-
-
-def _input_limit(settings: Settings, config: Any, tokenizer: Any, model: SequenceClassifier) -> int:
-    made_for = position_limit(
-        config,
-        tokenizer_limit=tokenizer.model_max_length,
-        is_decoder=model.reads_last_token,
-    )
+    ]
+    made_for = min(limits, default=None)
     if settings.max_input_tokens is None:
         return made_for or FALLBACK_INPUT_TOKENS
     if made_for is not None and settings.max_input_tokens > made_for:
@@ -246,7 +308,7 @@ def _input_limit(settings: Settings, config: Any, tokenizer: Any, model: Sequenc
     return settings.max_input_tokens
 
 
-def _batch_limit(settings: Settings, model: SequenceClassifier) -> int:
+def _batch_limit(settings: Settings, model: RewardModel) -> int:
     default = DEFAULT_BATCH_TOKENS.get(model.device.type, DEFAULT_BATCH_TOKENS_ON_ACCELERATOR)
     return settings.max_batch_tokens or default
 
@@ -265,11 +327,3 @@ def _probe_groups(encoder: Encoder) -> list[SequenceGroup]:
     forked = [long[:cut] + ids[cut % 7 : cut % 7 + rest] for cut, rest in _FORKS]
     fitting = [one for one in [long, long, *forked] if len(one) <= len(long)]
     return [*groups, SequenceGroup(tuple(TokenSequence(one, None) for one in fitting), 0)]
-
-
-def _plain_config(config: Any) -> str:
-    """The configuration as JSON, without where it was read from."""
-    fields = config.to_dict()
-    for name in ("_name_or_path", "transformers_version"):
-        fields.pop(name, None)
-    return json.dumps(fields, sort_keys=True, default=str)

@@ -87,6 +87,11 @@ class Metrics:
             "Tokens in batches: input (of all sequences), computed (padding included), padded.",
             "kind",
         )
+        self._reference_tokens = counter(
+            "reference_tokens",
+            "Tokens of a DPO reference: computed, or cached (their log-probs known from before).",
+            "kind",
+        )
         self._truncations = counter("truncations", "Completions whose prompt was truncated.")
         self._truncated_tokens = counter("truncated_tokens", "Tokens dropped by truncation.")
         self._ready = gauge("ready", "1 when the service scores, 0 while it loads or drains.")
@@ -118,6 +123,8 @@ class Metrics:
         self._batch_tokens.labels("input").inc(batch.input_tokens)
         self._batch_tokens.labels("computed").inc(batch.computed_tokens)
         self._batch_tokens.labels("padded").inc(batch.padded_tokens)
+        self._reference_tokens.labels("computed").inc(batch.reference_computed_tokens)
+        self._reference_tokens.labels("cached").inc(batch.reference_cached_tokens)
 
     # ------------------------------------------------------------- what the HTTP edge sees
 

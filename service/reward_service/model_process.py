@@ -14,17 +14,17 @@ import signal
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection
 from queue import Queue
-from typing import Any, cast
+from typing import Any, Self, cast
 
 from transformers.dynamic_module_utils import init_hf_modules
 
 from reward_service.errors import DeviceFailedError, StartupError, one_line
 from reward_service.loading import LoadedModel, load_model
-from reward_service.model_runner import BatchReadings, ModelRunner
+from reward_service.model_runner import BatchReadings, Runner
 from reward_service.prefix_tree import token_ids_of
 from reward_service.process import configure_logging, prepare_for_inference
 from reward_service.sequences import SequenceGroup, TokenSequence
@@ -52,11 +52,11 @@ class ModelProcess:
 
     def prepare(self, groups: Sequence[SequenceGroup]) -> int:
         """Send a batch; it is prepared there while another one runs. Returns its number."""
-        keys = [[sequence.key for sequence in group.sequences] for group in groups]
+        sent = [_Sent.of(group) for group in groups]
         with self._sending:
             self._sent += 1
             try:
-                self._connection.send((self._sent, keys))
+                self._connection.send((self._sent, sent))
             except OSError as error:
                 raise self.ended() from error
             return self._sent
@@ -173,7 +173,6 @@ def _main(connection: Connection, settings: Settings) -> None:
         connection.send(RuntimeError(f"{type(error).__name__}: {one_line(error)}"))
         return
     runner = loaded.runner
-    assert isinstance(runner, ModelRunner)
     try:
         _send_loaded(connection, replace(loaded, runner=cast(Any, None)))
         # What was made so far stays: the garbage collector need not look at it again.
@@ -183,6 +182,8 @@ def _main(connection: Connection, settings: Settings) -> None:
     except OSError:
         # The parent has gone.
         return
+    finally:
+        runner.stop()
 
 
 def _send_loaded(connection: Connection, loaded: LoadedModel) -> None:
@@ -198,15 +199,15 @@ def _send_loaded(connection: Connection, loaded: LoadedModel) -> None:
         raise SystemExit(1) from error
 
 
-def _serve(connection: Connection, runner: ModelRunner) -> None:
+def _serve(connection: Connection, runner: Runner[Any]) -> None:
     prepared: Queue[tuple[int, Any] | None] = Queue(maxsize=1)
 
     def prepare() -> None:
         try:
             while True:
-                number, keys = connection.recv()
+                number, sent = connection.recv()
                 try:
-                    batch: Any = runner.prepare([_group(one) for one in keys])
+                    batch: Any = runner.prepare([one.group() for one in sent])
                 except Exception as error:  # noqa: BLE001 - handed to the batch's callers
                     batch = error
                 prepared.put((number, batch))
@@ -226,9 +227,26 @@ def _serve(connection: Connection, runner: ModelRunner) -> None:
         connection.send((number, _sendable(answer)))
 
 
-def _group(keys: list[bytes]) -> SequenceGroup:
-    sequences = tuple(TokenSequence(token_ids_of(key), completion_start=None) for key in keys)
-    return SequenceGroup(sequences, shared_tokens=0)
+@dataclass(frozen=True, slots=True)
+class _Sent:
+    """A group on its way: what a runner needs of it, and nothing else."""
+
+    sequences: list[tuple[bytes, int | None, int | None]]
+    """Key, start and end of each one's completion."""
+    with_reference: bool
+
+    @classmethod
+    def of(cls, group: SequenceGroup) -> Self:
+        return cls(
+            [(one.key, one.completion_start, one.completion_end) for one in group.sequences],
+            group.with_reference,
+        )
+
+    def group(self) -> SequenceGroup:
+        sequences = tuple(
+            TokenSequence(token_ids_of(key), start, end) for key, start, end in self.sequences
+        )
+        return SequenceGroup(sequences, shared_tokens=0, with_reference=self.with_reference)
 
 
 def _sendable(answer: BatchReadings | Exception) -> BatchReadings | Exception:

@@ -10,11 +10,13 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from itertools import islice
 from typing import Literal, Protocol, TypeVar
 
 import torch
 
 from reward_service.attention import UnsupportedAttentionError
+from reward_service.device import is_nearly_full, is_out_of_memory, release_memory
 from reward_service.errors import (
     DeviceFailedError,
     InferenceFailedError,
@@ -52,10 +54,8 @@ LEAST_WARM_UP_TOKENS = 4096
 MOST_WARM_UP_TOKENS = 131_072
 WORTHWHILE_GAIN = 1.02
 """A larger pass that is not this much faster per token only costs memory and latency."""
-FREE_MEMORY = 0.1
-"""Share of the device that warm-up leaves: how much attention needs varies with the tree."""
-
 Outputs = tuple[float, ...]
+"""What the model says about one sequence: a number per label, or per token of its completion."""
 
 P = TypeVar("P")
 
@@ -66,10 +66,22 @@ Attention = Literal["auto", "tree", "padded"]
 class Reading:
     """What the model says about one sequence."""
 
-    outputs: tuple[float, ...]
-    """Raw outputs, one per label; finite."""
+    outputs: Outputs
+    """Raw outputs; finite."""
     computed_tokens: int
     """Tokens computed because of it: what it shares is counted once, padding is counted."""
+    reference: "ReferenceReading | None" = None
+    """What the reference model says, where that was wanted."""
+
+
+@dataclass(frozen=True, slots=True)
+class ReferenceReading:
+    """What the reference model says about one sequence."""
+
+    outputs: Outputs
+    computed_tokens: int
+    cached_tokens: int
+    """All tokens of the sequence, if its outputs were known from before."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +96,10 @@ class BatchReadings:
     """Tokens that went through the model."""
     padded_tokens: int
     """Padding among the computed tokens."""
+    reference_computed_tokens: int = 0
+    """Tokens that went through the reference model."""
+    reference_cached_tokens: int = 0
+    """Tokens of sequences whose reference outputs were known from before."""
 
 
 class Runner(Protocol[P]):
@@ -99,6 +115,10 @@ class Runner(Protocol[P]):
         Raises:
             DeviceFailedError: no batch will be computed any more.
         """
+        ...
+
+    def stop(self) -> None:
+        """Let go of what the process's end would not."""
         ...
 
 
@@ -131,6 +151,13 @@ class ModelRunner:
         """How sequences are packed; one by one until `prove` was called."""
         return self._packing.path
 
+    def packs_like(self, other: "ModelRunner") -> bool:
+        """Whether a batch that was prepared here can be run there."""
+        return self.path == other.path and all(
+            getattr(self._model, fact) == getattr(other._model, fact)
+            for fact in ("device", "dtype", "position_boundary", "vocabulary_size")
+        )
+
     def prepare(self, groups: Sequence[SequenceGroup]) -> PreparedBatch:
         """Everything that can be done before the device is free; callable from any thread."""
         sequences = [sequence for group in groups for sequence in group.sequences]
@@ -160,6 +187,9 @@ class ModelRunner:
             padded_tokens=sum(one.padded_tokens for one in batch.passes),
         )
 
+    def stop(self) -> None:
+        """See `Runner`: the model's memory goes with the process."""
+
     # ------------------------------------------------------------------------------ the proof
 
     @torch.inference_mode()
@@ -180,7 +210,7 @@ class ModelRunner:
         budget = sum(map(len, sequences)) * len(sequences)
         alone = NoPacking(self._model)
         self._model.attend_by(alone.path)
-        expected = _stacked([*alone.passes(sequences, budget=budget)], sequences)
+        expected = self._stacked(alone, sequences, budget=budget)
         packings: list[Packing] = [PaddedPacking(self._model)]
         if attention != "padded":
             packings.insert(0, TreePacking(self._model))
@@ -195,7 +225,7 @@ class ModelRunner:
                     "--attention auto serves the model without sharing prompts"
                 )
             # An encoder is never packed in a tree: nothing that an operator should look into.
-            level = logging.WARNING if self._model.reads_last_token else logging.INFO
+            level = logging.WARNING if self._model.is_causal else logging.INFO
             logger.log(level, "not served by the path %r: %s", packing.path, reason)
         self._packing = alone
 
@@ -221,7 +251,7 @@ class ModelRunner:
             if rate is None or rate < WORTHWHILE_GAIN * best_rate:
                 break
             best, best_rate = tokens, rate
-            if _is_nearly_full(self._model.device):
+            if is_nearly_full(self._model.device):
                 break
             tokens *= 2
         if not best:
@@ -229,7 +259,7 @@ class ModelRunner:
                 f"the model is loaded, but there is no memory for {tokens} more tokens: use a "
                 "larger GPU, a smaller dtype, or set --max-batch-tokens below that"
             )
-        _release_memory(self._model.device)
+        release_memory(self._model.device)
         self.max_batch_tokens = best
         self._memory = _WorkingBudget(best)
         logger.info("warmed up", extra={"max_batch_tokens": best, "tokens_per_second": best_rate})
@@ -245,10 +275,10 @@ class ModelRunner:
                 started = time.perf_counter()
                 computed = 0
                 for one in self._packing.passes(sequences, budget=tokens):
-                    one.forward().tolist()
+                    one.forward(self._model).tolist()
                     computed += sum(one.computed_tokens)
         except RuntimeError as error:
-            if not _is_out_of_memory(error):
+            if not is_out_of_memory(error):
                 raise
             return None
         return computed / (time.perf_counter() - started)
@@ -264,7 +294,7 @@ class ModelRunner:
         """Why a packing must not be used for this model."""
         try:
             self._model.attend_by(packing.path)
-            computed = _stacked([*packing.passes(sequences, budget=budget)], sequences)
+            computed = self._stacked(packing, sequences, budget=budget)
             difference = (computed - expected).abs().max().item()
         except UnsupportedAttentionError as error:
             return str(error)
@@ -282,6 +312,17 @@ class ModelRunner:
             f"scores differ from transformers' plain forward by {relative:.1e} "
             f"of the largest, {tolerance:.0e} is allowed"
         )
+
+    def _stacked(
+        self, packing: Packing, sequences: Sequence[TokenSequence], *, budget: int
+    ) -> torch.Tensor:
+        """All numbers in the order of the sequences, without any care for failures."""
+        parts: dict[int, torch.Tensor] = {}
+        for one in packing.passes(sequences, budget=budget):
+            numbers = torch.split(one.forward(self._model), one.counts)
+            parts.update(zip(one.places, numbers, strict=True))
+        assert len(parts) == len(sequences)
+        return torch.cat([parts[place] for place in range(len(sequences))])
 
     # ---------------------------------------------------------------------------- computing
 
@@ -309,15 +350,16 @@ class ModelRunner:
         try:
             with _one_thread() if is_small and self._is_on_cpu else nullcontext():
                 # `tolist` is the one synchronisation of host and device.
-                values = [tuple(row) for row in one.forward().tolist()]
+                numbers = iter(one.forward(self._model).tolist())
         except torch.AcceleratorError as error:
             raise DeviceFailedError(one_line(error)) from error
         except Exception as error:  # noqa: BLE001 - whose fault it is, the halves will tell
             failure = error
         else:
             self._memory.fitted()
+            values = [tuple(islice(numbers, count)) for count in one.counts]
             return self._finite(values, sequences)
-        if _is_out_of_memory(failure):
+        if is_out_of_memory(failure):
             self._memory.exceeded(tokens)
         logger.warning(
             "a forward pass failed: %s",
@@ -327,7 +369,7 @@ class ModelRunner:
         if len(sequences) == 1:
             reason = (
                 f"there is not enough memory for its {len(sequences[0])} tokens"
-                if _is_out_of_memory(failure)
+                if is_out_of_memory(failure)
                 else f"the model failed on it: {one_line(failure)}"
             )
             return [
@@ -335,7 +377,7 @@ class ModelRunner:
             ]
         # What the failed pass holds on the device must be free before the next one starts.
         del one, failure
-        _release_memory(self._model.device)
+        release_memory(self._model.device)
         half = len(sequences) // 2
         return self._again(sequences[:half]) + self._again(sequences[half:])
 
@@ -394,47 +436,10 @@ def _one_thread() -> Iterator[None]:
         torch.set_num_threads(threads)
 
 
-def choose_device(requested: str) -> str:
-    """The device to run on; `auto` takes a GPU where there is one.
-
-    Raises:
-        StartupError: this machine has no such device.
-    """
-    if requested == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        device = torch.device(requested)
-        torch.zeros(1, device=device).item()
-    except (RuntimeError, AssertionError, ImportError) as error:
-        reason = str(error).splitlines()[0]
-        raise StartupError(f"--device {requested} cannot be used here: {reason}") from error
-    return requested
-
-
-def _stacked(passes: Sequence[Pass], sequences: Sequence[TokenSequence]) -> torch.Tensor:
-    """Outputs of all passes in the order of the sequences, without any care for failures."""
-    order = [place for one in passes for place in one.places]
-    assert sorted(order) == list(range(len(sequences)))
-    outputs = torch.cat([one.forward() for one in passes])
-    return outputs[torch.tensor(order).argsort().to(outputs.device)]
-
-
 def _caused(error: ServiceError, cause: Exception) -> ServiceError:
     # Without the traceback, which would keep the failed pass's tensors alive.
     error.__cause__ = cause.with_traceback(None)
     return error
-
-
-def _is_out_of_memory(error: Exception) -> bool:
-    # The CPU's allocator has no exception class of its own.
-    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
-
-
-def _is_nearly_full(device: torch.device) -> bool:
-    if device.type != "cuda":
-        return False
-    free, total = torch.cuda.mem_get_info(device)
-    return free < FREE_MEMORY * total
 
 
 def _warm_up_sequences(tokens: int, *, longest: int, vocabulary: int) -> list[TokenSequence]:
@@ -443,12 +448,7 @@ def _warm_up_sequences(tokens: int, *, longest: int, vocabulary: int) -> list[To
     shape = (tokens // (5 * part) + 1, 5, part)
     ids = torch.randint(vocabulary, shape, generator=torch.Generator())
     return [
-        TokenSequence((prompt + completion)[:longest], completion_start=None)
+        TokenSequence((prompt + completion)[:longest], completion_start=part)
         for prompt, *completions in ids.tolist()
         for completion in completions
     ]
-
-
-def _release_memory(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.empty_cache()

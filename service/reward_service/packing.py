@@ -7,13 +7,15 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
+from operator import methodcaller
 from typing import Protocol
 
+import numpy as np
 import torch
 
 from reward_service.attention import TreePlanner
 from reward_service.models.reward_model import RewardModel, RunnerPath
-from reward_service.prefix_tree import build_tree, shared_prefix
+from reward_service.prefix_tree import Integers, build_tree, shared_prefix
 from reward_service.sequences import TokenSequence
 
 MIN_ROOT_TOKENS = {"cpu": 16}
@@ -33,12 +35,15 @@ class Pass:
 
     places: list[int]
     """Which of the given sequences it computes."""
+    counts: list[int]
+    """Aligned with `places`: how many numbers it gives for each sequence."""
     computed_tokens: list[int]
     """Aligned with `places`: tokens computed because of each sequence, its padding included."""
     padded_tokens: int
     """Padding among them."""
-    forward: Callable[[], torch.Tensor]
-    """Runs it: outputs aligned with `places`, [sequences, labels]."""
+    forward: Callable[[RewardModel], torch.Tensor]
+    """Runs it: the numbers of all sequences in the order of `places`, [sum of `counts`]. The model
+    is the one it was packed for, or another of the same shape."""
 
 
 class Packing(Protocol):
@@ -75,12 +80,13 @@ class TreePacking:
                     [sequences[place].key for place in places],
                     min_root_tokens=self._min_root_tokens,
                 )
-                plan = self._planner.plan(tree)
+                reads = self._model.reads([sequences[place] for place in places], tree.rows_of)
                 yield Pass(
                     places,
+                    reads.counts,
                     tree.new_tokens.tolist(),
                     padded_tokens=0,
-                    forward=partial(self._model.tree_outputs, plan),
+                    forward=methodcaller("tree_outputs", self._planner.plan(tree), reads),
                 )
 
 
@@ -101,11 +107,15 @@ class PaddedPacking:
                 token_ids = torch.full((len(places), longest), self._model.pad_token_id)
                 for row, place in zip(token_ids, places, strict=True):
                     row[: len(sequences[place])] = torch.tensor(sequences[place].token_ids)
+                reads = self._model.reads(
+                    [sequences[place] for place in places], partial(_row_by_row, longest)
+                )
                 yield Pass(
                     places,
+                    reads.counts,
                     [longest] * len(places),
                     padded_tokens=longest * len(places) - sum(lengths),
-                    forward=partial(self._model.outputs, token_ids, torch.tensor(lengths)),
+                    forward=methodcaller("outputs", token_ids, torch.tensor(lengths), reads),
                 )
 
 
@@ -120,13 +130,19 @@ class NoPacking:
     def passes(self, sequences: Sequence[TokenSequence], *, budget: int) -> Iterator[Pass]:
         """See `Packing.passes`; the budget has nothing to decide."""
         for place, sequence in enumerate(sequences):
-            token_ids = torch.tensor([sequence.token_ids])
+            reads = self._model.reads([sequence], partial(_row_by_row, len(sequence)))
             yield Pass(
                 [place],
+                reads.counts,
                 [len(sequence)],
                 padded_tokens=0,
-                forward=partial(self._model.plain_outputs, token_ids),
+                forward=methodcaller("plain_outputs", torch.tensor([sequence.token_ids]), reads),
             )
+
+
+def _row_by_row(length: int, row: int, start: int, stop: int) -> Integers:
+    """The `RowsOf` of sequences that have this many tokens each, padding included."""
+    return np.arange(row * length + start, row * length + stop)
 
 
 def _with_the_same_positions(

@@ -12,6 +12,9 @@ from numpy.typing import NDArray
 
 Integers = NDArray[np.int64]
 
+Range = tuple[int, int]
+"""Start and stop."""
+
 _TOKEN = np.dtype(">u4")
 """Big-endian, so that comparing bytes compares tokens, at memcmp's speed."""
 
@@ -90,7 +93,7 @@ class Run:
 
     start: int
     stop: int
-    prefix: tuple[tuple[int, int], ...]
+    prefix: tuple[Range, ...]
     """Packed ranges that come before it on its path, from the root down; empty at a root."""
     prefix_tokens: int
 
@@ -106,41 +109,52 @@ class PrefixTree:
     """[tokens] Every distinct token once."""
     positions: Integers
     """[tokens] Depth of each token, its position in every sequence that has it."""
-    ends: Integers
-    """[sequences] Packed index of each sequence's last token: where its score is read."""
+    leaves: tuple[int, ...]
+    """[sequences] Index of the segment that each sequence ends with."""
     new_tokens: Integers
     """[sequences] Tokens that are in the tree because of it; they add up to its length."""
     segments: tuple[Segment, ...]
     """In packed order, so parents come first."""
+    paths: tuple[tuple[Range, ...], ...]
+    """[segments] Packed ranges from each segment's root to its own end, joined where they touch."""
     input_tokens: int
     """Tokens of all sequences, the shared ones counted once per sequence."""
 
     def __len__(self) -> int:
         return len(self.token_ids)
 
+    def rows_of(self, sequence: int, start: int, stop: int) -> Integers:
+        """Packed indices of a sequence's tokens `start:stop`."""
+        parts = [np.empty(0, np.int64)]
+        depth = 0
+        for first, last in self.paths[self.leaves[sequence]]:
+            low, high = max(start - depth, 0), min(stop - depth, last - first)
+            if low < high:
+                parts.append(np.arange(first + low, first + high))
+            depth += last - first
+        return np.concatenate(parts)
+
     def runs(self) -> Iterator[Run]:
         """The tree cut into runs, in packed order: one per leaf."""
-        paths = [*self._paths()]
         first = 0
         for index in range(1, len(self.segments) + 1):
             if index < len(self.segments) and self.segments[index].parent == index - 1:
                 continue
             segment = self.segments[first]
-            prefix = () if segment.parent is None else paths[segment.parent]
+            prefix = () if segment.parent is None else self.paths[segment.parent]
             yield Run(segment.start, self.segments[index - 1].stop, prefix, segment.depth)
             first = index
 
-    def _paths(self) -> Iterator[tuple[tuple[int, int], ...]]:
-        """Each segment's packed ranges from its root to its own end, joined where they touch."""
-        paths: list[tuple[tuple[int, int], ...]] = []
-        for segment in self.segments:
-            above = () if segment.parent is None else paths[segment.parent]
-            if above and above[-1][1] == segment.start:
-                path = (*above[:-1], (above[-1][0], segment.stop))
-            else:
-                path = (*above, (segment.start, segment.stop))
-            paths.append(path)
-            yield path
+
+def _paths(segments: Iterable[Segment]) -> tuple[tuple[Range, ...], ...]:
+    paths: list[tuple[Range, ...]] = []
+    for segment in segments:
+        above = () if segment.parent is None else paths[segment.parent]
+        if above and above[-1][1] == segment.start:
+            paths.append((*above[:-1], (above[-1][0], segment.stop)))
+        else:
+            paths.append((*above, (segment.start, segment.stop)))
+    return tuple(paths)
 
 
 def build_tree(keys: Sequence[bytes], *, min_root_tokens: int = 1) -> PrefixTree:
@@ -235,9 +249,10 @@ def _packed(
     return PrefixTree(
         token_ids=np.concatenate([none, *ids], dtype=np.int64),
         positions=np.concatenate([none, *depths]),
-        ends=np.array([segments[leaf.index].stop - 1 for leaf in leaf_of if leaf], np.int64),
+        leaves=tuple(leaf.index for leaf in leaf_of if leaf),
         new_tokens=new_tokens,
         segments=tuple(segments),
+        paths=_paths(segments),
         input_tokens=input_tokens,
     )
 

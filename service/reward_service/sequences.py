@@ -12,6 +12,8 @@ class TokenSequence:
     token_ids: list[int]
     completion_start: int | None
     """Index of the completion's first token, `None` where it is not known."""
+    completion_end: int | None = None
+    """Index after the completion's last token, its end of turn; `None` at the sequence's end."""
     truncated_tokens: int = 0
     """Tokens dropped from the start of the prompt."""
     key: bytes = field(init=False, repr=False, compare=False)
@@ -23,6 +25,15 @@ class TokenSequence:
     def __len__(self) -> int:
         return len(self.token_ids)
 
+    @property
+    def completion(self) -> tuple[int, int]:
+        """Start and end of the tokens that count as the completion.
+
+        Where none is known, all count but the first: nothing stands before it that predicts it.
+        """
+        start = 1 if self.completion_start is None else self.completion_start
+        return start, len(self) if self.completion_end is None else self.completion_end
+
 
 @dataclass(frozen=True, slots=True)
 class SequenceGroup:
@@ -31,6 +42,8 @@ class SequenceGroup:
     sequences: tuple[TokenSequence, ...]
     shared_tokens: int
     """All sequences begin with the same this many tokens: their prompt, known without looking."""
+    with_reference: bool = False
+    """Whether the reference model's numbers are wanted too."""
 
     @property
     def input_tokens(self) -> int:

@@ -63,6 +63,7 @@ class Service:
             "device": loaded.device,
             "fingerprint": loaded.fingerprint,
             "runner": loaded.path,
+            "reference": loaded.reference.model_id if loaded.reference else "",
         }
         self.metrics.set_model(description)
         computing = self._engine.start()
@@ -114,7 +115,7 @@ class Service:
         self.drain()
         if self._engine is not None:
             await self._engine.stop()
-        if self._loaded is not None and isinstance(self._loaded.runner, ModelProcess):
+        if self._loaded is not None:
             await asyncio.to_thread(self._loaded.runner.stop)
 
     @property

@@ -1,6 +1,7 @@
 """All settings, once: flags, `REWARD_*` variables, `--help` and the README table come from here."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, SecretStr, ValidationError, model_validator
@@ -15,11 +16,29 @@ ENV_PREFIX = "REWARD_"
 PROGRAM = "reward-service"
 
 
+_SETTINGS_OF_REFERENCES = (
+    "ref_model_id",
+    "ref_revision",
+    "beta",
+    "reference_cache",
+    "reference_cache_bytes",
+)
+
+_SETTINGS_OF_KINDS = {
+    "score_label": ("sequence_classifier",),
+    "adapter": ("causal", "dpo"),
+    "max_logits_bytes": ("causal", "dpo"),
+    "reference_free": ("dpo",),
+    **dict.fromkeys(_SETTINGS_OF_REFERENCES, ("dpo",)),
+}
+"""Setting → the kinds of model that it is for; where all are, it is not here."""
+
+
 class Settings(BaseSettings):
-    """Serve one reward model over HTTP.
+    """Serve one reward model, causal language model or DPO policy over HTTP.
 
     Every flag is also an environment variable; a flag wins. `reward-service debug-model DIR` writes
-    the built-in debug model to a folder.
+    a built-in debug model to a folder.
     """
 
     model_config = SettingsConfigDict(
@@ -37,10 +56,33 @@ class Settings(BaseSettings):
     )
 
     model_id: NonEmpty
-    """Hub id or folder of the reward model; `debug` is a tiny random one that needs no network."""
+    """Hub id or folder of the model; `debug` is a tiny random reward model that needs no network,
+    `debug-policy` and `debug-reference` are such language models."""
 
     revision: NonEmpty | None = None
     """Branch, tag or commit of a hub id. Default: its main branch."""
+
+    kind: Literal["auto", "sequence_classifier", "causal", "dpo"] = "auto"
+    """`sequence_classifier` serves a reward head's scores, `causal` a language model's log-probs,
+    `dpo` those and implicit rewards as scores; `auto` reads the checkpoint, and takes a language
+    model for a DPO policy if there is something to compare it with."""
+
+    ref_model_id: NonEmpty | None = None
+    """Hub id or folder of the model that a DPO policy was trained from: its reference."""
+
+    ref_revision: NonEmpty | None = None
+    """Branch, tag or commit of the reference's hub id. Default: its main branch."""
+
+    adapter: NonEmpty | None = None
+    """Hub id or folder of a PEFT adapter (LoRA) over a language model. Its reference is the model
+    without it, unless there is another."""
+
+    beta: float = Field(default=1.0, gt=0, allow_inf_nan=False)
+    """Factor of a DPO policy's implicit rewards."""
+
+    reference_free: Literal["avg", "sum", "norm"] | None = None
+    """Score a language model without a reference, as RewardBench does: mean, sum or negative
+    Euclidean norm of a completion's log-probs."""
 
     tokenizer_id: NonEmpty | None = None
     """Hub id or folder of the tokenizer. Default: the model's own."""
@@ -86,6 +128,16 @@ class Settings(BaseSettings):
     """Most tokens computed in one forward pass: what memory and speed depend on. A longer single
     input runs alone. Default: found by a warm-up on a GPU, 4096 on a CPU."""
 
+    max_logits_bytes: int = Field(default=256 * 1024 * 1024, gt=0)
+    """Most memory for a language model's logits; more completion tokens are projected in parts."""
+
+    reference_cache: Path | None = None
+    """SQLite file that keeps the reference's log-probs across restarts; services on one machine may
+    share it. Default: they are kept in memory."""
+
+    reference_cache_bytes: int = Field(default=256 * 1024 * 1024, ge=0)
+    """Most of the reference's log-probs to keep, 4 bytes a completion token; 0 keeps none."""
+
     max_client_batch_size: int = Field(default=256, gt=0)
     """Most inputs in one request."""
 
@@ -116,6 +168,47 @@ class Settings(BaseSettings):
                 f"max_batch_tokens ({self.max_batch_tokens}), or no batch can fill up"
             )
         return self
+
+    @model_validator(mode="after")
+    def _kind_fits(self) -> Self:
+        if self.kind != "auto":
+            self.check_kind(self.kind)
+        if self.kind == "dpo" and not (self.ref_model_id or self.adapter or self.reference_free):
+            raise ValueError(
+                "--kind dpo needs a reference: pass --ref-model-id ID (the model that the policy "
+                "was trained from), --adapter FOLDER, or --reference-free avg|sum|norm"
+            )
+        if self.reference_free:
+            for name in _SETTINGS_OF_REFERENCES:
+                if self._is_given(name):
+                    raise ValueError(
+                        f"--{name.replace('_', '-')} has no meaning with --reference-free: "
+                        "leave one of them out"
+                    )
+        if self.ref_revision and not self.ref_model_id:
+            raise ValueError("--ref-revision has no meaning without --ref-model-id")
+        if self.ref_model_id == self.model_id and self.revision == self.ref_revision:
+            raise ValueError(
+                f"--ref-model-id {self.ref_model_id} is the policy itself: every reward would be 0"
+                + (", and --adapter is compared with it anyway" if self.adapter else "")
+            )
+        return self
+
+    def check_kind(self, kind: str) -> None:
+        """See that nothing was set that has no meaning for this kind of model.
+
+        Raises:
+            ValueError: something was.
+        """
+        for name, kinds in _SETTINGS_OF_KINDS.items():
+            if kind not in kinds and self._is_given(name):
+                raise ValueError(
+                    f"--{name.replace('_', '-')} has no meaning with --kind {kind}: "
+                    f"it is for --kind {' and '.join(kinds)}"
+                )
+
+    def _is_given(self, name: str) -> bool:
+        return bool(getattr(self, name) != type(self).model_fields[name].default)
 
 
 def read_settings(arguments: Sequence[str]) -> Settings:

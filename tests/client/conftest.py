@@ -3,21 +3,29 @@
 import asyncio
 import inspect
 import json
+import math
 import zlib
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import httpx
 import pytest
+from pydantic import BaseModel
 
 from reward_client import AsyncRewardClient, RewardClient
 from reward_client.schema import (
+    CompareResponse,
+    CompareResult,
     ErrorBody,
     ErrorResponse,
     HealthResponse,
     InfoResponse,
     Limits,
+    LogprobsResponse,
+    LogprobsResult,
     ModelIdentity,
+    RankResponse,
+    RankResult,
     ScoreResponse,
     ScoreResult,
     TemplateInfo,
@@ -41,7 +49,7 @@ def info_response(*, max_client_batch_size: int = 2) -> InfoResponse:
         device="cpu",
         labels=["score"],
         score_label="score",
-        capabilities=["score", "render"],
+        capabilities=["score", "logprobs", "compare", "rank", "render"],
         runner="padded",
         template=TemplateInfo(source="tokenizer", sha256="0", special_tokens="template"),
         limits=Limits(
@@ -74,15 +82,35 @@ def text_score(text: str) -> float:
     return zlib.crc32(text.encode()) / 2**32
 
 
+def text_logprob(text: str) -> float:
+    return -1 - text_score(text)
+
+
+def text_preference(first: str, second: str) -> float:
+    return 1 / (1 + math.exp(text_score(second) - text_score(first)))
+
+
+REFERENCE_LOGPROB = -2.0
+ANSWERS: dict[str, Callable[..., BaseModel]] = {
+    "/score": ScoreResponse,
+    "/logprobs": LogprobsResponse,
+    "/compare": CompareResponse,
+    "/rank": RankResponse,
+}
+
+
 class FakeService:
-    """Answers like a service; a completion's score is a hash of its text."""
+    """Answers like a service; a completion's score is a hash of its text.
+
+    So is its log-probability, and the reference model finds every completion as likely as not.
+    """
 
     def __init__(self) -> None:
         self.requests: list[httpx.Request] = []
         self.max_client_batch_size = 2
         self.fingerprints: Iterator[str] | None = None
         self.errors: dict[str, str] = {}
-        """Texts that have no score → the code that says why."""
+        """Texts that have no score or log-probability → the code that says why."""
 
     @property
     def paths(self) -> list[str]:
@@ -99,25 +127,36 @@ class FakeService:
                 return httpx.Response(200, json=answer.model_dump())
             case "/ready":
                 return httpx.Response(200, json=HealthResponse(status="ready").model_dump())
-            case "/score":
-                return httpx.Response(200, json=self._scored(request).model_dump())
+            case path if path in ANSWERS:
+                return httpx.Response(200, json=self._computed(request).model_dump())
         return refusal(404, "not_found")
 
-    def _scored(self, request: httpx.Request) -> ScoreResponse:
-        inputs = json.loads(request.content)["inputs"]
-        results = [self._result(index, one) for index, one in enumerate(inputs)]
-        return ScoreResponse(
+    def _computed(self, request: httpx.Request) -> BaseModel:
+        body = json.loads(request.content)
+        path, inputs = request.url.path, body["inputs"]
+        for_reference = len(inputs) if body.get("reference") else 0
+        return ANSWERS[path](
             model=identity(next(self.fingerprints) if self.fingerprints else "f1"),
-            results=results,
-            usage=Usage(input_tokens=10 * len(inputs), computed_tokens=len(inputs)),
+            results=[self._result(path, index, body) for index in range(len(inputs))],
+            usage=Usage(
+                input_tokens=10 * len(inputs),
+                computed_tokens=len(inputs),
+                reference_computed_tokens=2 * for_reference,
+                reference_cached_tokens=3 * for_reference,
+            ),
             timing=Timing(
                 encoding_seconds=0.5, queue_seconds=0.25, inference_seconds=1.0, total_seconds=2.0
             ),
         )
 
-    def _result(self, index: int, one: dict[str, Any]) -> ScoreResult:
+    def _result(self, path: str, index: int, body: dict[str, Any]) -> BaseModel:
+        one = body["inputs"][index]
         texts = one["completions"] if "completions" in one else [json.dumps(one)]
-        errors = [
+
+        def each(value_of: Callable[[str], Any]) -> list[Any]:
+            return [None if text in self.errors else value_of(text) for text in texts]
+
+        found = [
             ErrorBody(
                 code=self.errors[text], message="no", input_index=index, completion_index=place
             )
@@ -125,12 +164,43 @@ class FakeService:
             else None
             for place, text in enumerate(texts)
         ]
-        return ScoreResult(
-            scores=[None if error else text_score(t) for t, error in zip(texts, errors, strict=1)],
-            num_tokens=[1] * len(texts),
-            truncated_tokens=[0] * len(texts),
-            errors=errors if any(errors) else None,
+        errors = found if any(found) else None
+        sizes = {"num_tokens": [3] * len(texts), "truncated_tokens": [0] * len(texts)}
+        match path:
+            case "/score":
+                return ScoreResult(scores=each(text_score), errors=errors, **sizes)
+            case "/logprobs":
+                return logprobs_result(each, body, errors=errors, **sizes)
+            case "/compare":
+                preference = None if errors else text_preference(*texts)
+                return CompareResult(preference=preference, scores=each(text_score), errors=errors)
+        places = [place for place in range(len(texts)) if not found[place]]
+        return RankResult(
+            order=sorted(places, key=lambda place: -text_score(texts[place])),
+            scores=each(text_score),
+            errors=errors,
         )
+
+
+def logprobs_result(
+    each: Callable[[Callable[[str], Any]], list[Any]], body: dict[str, Any], **more: Any
+) -> LogprobsResult:
+    logprobs = each(text_logprob)
+    columns: dict[str, Any] = {}
+    if by_token := body.get("token_logprobs", False):
+        columns["token_logprobs"] = each(lambda text: [text_logprob(text) / 2] * 2)
+    if body.get("reference", False):
+        columns["reference_logprobs"] = each(lambda _: REFERENCE_LOGPROB)
+        columns["scores"] = each(lambda text: text_logprob(text) - REFERENCE_LOGPROB)
+        if by_token:
+            columns["reference_token_logprobs"] = each(lambda _: [REFERENCE_LOGPROB / 2] * 2)
+    return LogprobsResult(
+        logprobs=logprobs,
+        num_completion_tokens=[2] * len(logprobs),
+        completion_start=[1] * len(logprobs),
+        **columns,
+        **more,
+    )
 
 
 class Driven:

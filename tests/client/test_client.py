@@ -26,6 +26,7 @@ from reward_client import (
     ServiceUnavailableError,
     UnexpectedResponseError,
 )
+from reward_client.schema import Usage
 
 from .conftest import (
     Connect,
@@ -50,15 +51,20 @@ def test_public_surface():
         "AsyncRewardClient",
         "AuthenticationError",
         "BadRequestError",
+        "CompareResponse",
         "DeadlineExceededError",
         "InfoResponse",
         "InputTooLongError",
+        "LogprobsResponse",
+        "LogprobsResult",
         "Message",
         "MessagesInput",
         "ModelChangedError",
         "NonFiniteScoreError",
         "NotFoundError",
+        "NotSupportedError",
         "PromptInput",
+        "RankResponse",
         "RenderResponse",
         "RewardClient",
         "RewardServiceError",
@@ -220,7 +226,7 @@ def test_a_request_the_service_would_refuse_is_not_sent(
 
 
 @pytest.mark.parametrize("inputs", [[], [{"text": ""}], [{}], ["t"], [{"text": "t", "x": 1}]])
-@pytest.mark.parametrize("method", ["score_many", "render"])
+@pytest.mark.parametrize("method", ["score_many", "logprobs_many", "render"])
 def test_wrong_inputs_are_not_sent(connect: Connect, fake: FakeService, method: str, inputs: Any):
     with pytest.raises(BadRequestError):
         getattr(connect(fake), method)(inputs)
@@ -305,7 +311,7 @@ def test_inputs_may_be_an_iterator(connect: Connect, fake: FakeService):
 def test_usage_and_timing_are_summed_over_the_parts(connect: Connect, fake: FakeService):
     response = connect(fake).score_many(TEXTS)
     assert response.model == identity()
-    assert response.usage.model_dump() == {"input_tokens": 90, "computed_tokens": 9}
+    assert response.usage == Usage(input_tokens=90, computed_tokens=9)
     assert response.timing.model_dump() == {
         "encoding_seconds": 2.5,
         "queue_seconds": 1.25,

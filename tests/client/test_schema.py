@@ -7,12 +7,22 @@ from pydantic import BaseModel, ValidationError
 
 from reward_client import schema
 from reward_client.schema import (
+    CompareRequest,
+    CompareResponse,
+    CompareResult,
     ErrorBody,
     ErrorCode,
     ErrorResponse,
+    LogprobsRequest,
+    LogprobsResponse,
+    LogprobsResult,
     Message,
     MessagesInput,
+    Pair,
     PromptInput,
+    RankRequest,
+    RankResponse,
+    RankResult,
     RenderedCompletion,
     RenderRequest,
     RenderResponse,
@@ -35,9 +45,12 @@ FORMS: list[tuple[dict[str, Any], type[BaseModel]]] = [
     ({"prompt": [USER], "completions": ["a"]}, PromptInput),
     ({"messages": [USER, ASSISTANT]}, MessagesInput),
     ({"text": "t"}, TextInput),
+    ({"text": "text", "completion_start": 2}, TextInput),
     ({"token_ids": [1, 2]}, TokenIdsInput),
     ({"token_ids": [1, 2], "completion_start": 1}, TokenIdsInput),
 ]
+PAIR = {"prompt": "p", "completions": ["a", "b"]}
+REQUESTS = [ScoreRequest, LogprobsRequest, CompareRequest, RankRequest, RenderRequest]
 SURROGATE = "ab\ud800"
 
 
@@ -82,6 +95,41 @@ def test_defaults_are_the_careful_ones():
     }
 
 
+def test_logprobs_are_summed_and_of_the_served_model_alone_unless_asked():
+    request = LogprobsRequest.model_validate({"inputs": [{"text": "t"}]})
+    assert request.model_dump(exclude={"inputs"}) == {
+        "truncation": "error",
+        "token_logprobs": False,
+        "reference": False,
+        "timeout_seconds": None,
+        "priority": 0,
+    }
+
+
+@pytest.mark.parametrize("request_type", [CompareRequest, RankRequest])
+def test_comparing_and_ranking_have_the_common_options_only(request_type: type[BaseModel]):
+    request = request_type.model_validate({"inputs": [PAIR]})
+    assert request.model_dump(exclude={"inputs"}) == {
+        "truncation": "error",
+        "timeout_seconds": None,
+        "priority": 0,
+    }
+
+
+@pytest.mark.parametrize(("one", "form"), FORMS)
+def test_log_probabilities_take_all_four_forms(one: dict[str, Any], form: type[BaseModel]):
+    [read] = LogprobsRequest.model_validate({"inputs": [one]}).inputs
+    assert type(read) is form
+
+
+def test_a_pair_is_a_group_of_two():
+    [pair] = CompareRequest.model_validate({"inputs": [PAIR]}).inputs
+    assert type(pair) is Pair
+    assert isinstance(pair, PromptInput)
+    [group] = RankRequest.model_validate({"inputs": [PAIR]}).inputs
+    assert type(group) is PromptInput
+
+
 @pytest.mark.parametrize("text", ["", " ", "\0", "é", "😀", "\ufeff", "\x1b[0m", "a\r\nb"])
 def test_any_text_is_a_completion(text: str):
     [group] = score_request({"prompt": text, "completions": [text]}).inputs
@@ -105,12 +153,18 @@ def test_completion_start_may_be_any_place_of_the_ids_or_their_end(start: int | 
     assert one == TokenIdsInput(token_ids=[5, 6], completion_start=start)
 
 
+@pytest.mark.parametrize("start", [None, 0, 1, 2])
+def test_completion_start_of_a_text_counts_characters(start: int | None):
+    [one] = score_request({"text": "é😀", "completion_start": start}).inputs
+    assert one == TextInput(text="é😀", completion_start=start)
+
+
 # -------------------------------------------------------------------------------------- refused
 
 
-@pytest.mark.parametrize("request_type", [ScoreRequest, RenderRequest])
+@pytest.mark.parametrize("request_type", REQUESTS)
 def test_unknown_fields_of_a_request_are_refused(request_type: type[BaseModel]):
-    error = refused({"inputs": [{"text": "t"}], "temperature": 1}, request_type)
+    error = refused({"inputs": [PAIR], "temperature": 1}, request_type)
     assert error.message == "temperature: Extra inputs are not permitted (got 1)"
 
 
@@ -145,6 +199,8 @@ def test_a_prompt_of_messages_is_judged_as_messages():
         {"messages": [{"role": "assistant", "content": 1}]},
         {"text": 1},
         {"text": b"t"},
+        {"text": "t", "completion_start": "0"},
+        {"text": "t", "completion_start": 0.0},
         {"token_ids": ["1"]},
         {"token_ids": [1.0]},
         {"token_ids": [True]},
@@ -180,6 +236,44 @@ def test_options_out_of_range_or_of_another_type_are_refused(field: str, value: 
     error = refused({"inputs": [{"text": "t"}], field: value})
     assert error.message.startswith(f"{field}: ")
     assert error.input_index is None
+
+
+@pytest.mark.parametrize("field", ["token_logprobs", "reference"])
+@pytest.mark.parametrize("value", [1, "true", None])
+def test_an_option_of_log_probabilities_is_yes_or_no(field: str, value: Any):
+    error = refused({"inputs": [{"text": "t"}], field: value}, LogprobsRequest)
+    assert error.message.startswith(f"{field}: ")
+
+
+@pytest.mark.parametrize("request_type", [ScoreRequest, CompareRequest, RankRequest])
+@pytest.mark.parametrize("field", ["token_logprobs", "reference"])
+def test_log_probabilities_are_asked_for_at_their_own_route(
+    request_type: type[BaseModel], field: str
+):
+    assert "Extra inputs" in refused({"inputs": [PAIR], field: True}, request_type).message
+
+
+@pytest.mark.parametrize(
+    ("completions", "message"),
+    [
+        ([], "List should have at least 2 items after validation, not 0"),
+        (["a"], "List should have at least 2 items after validation, not 1"),
+        (["a", "b", "c"], "List should have at most 2 items after validation, not 3"),
+    ],
+)
+def test_a_pair_has_two_completions(completions: list[str], message: str):
+    error = refused({"inputs": [PAIR, {**PAIR, "completions": completions}]}, CompareRequest)
+    assert error.message == f"inputs[1].completions: {message}"
+    assert (error.input_index, error.completion_index) == (1, None)
+
+
+@pytest.mark.parametrize("request_type", [CompareRequest, RankRequest])
+@pytest.mark.parametrize("one", [one for one, form in FORMS if form is not PromptInput])
+def test_only_completions_of_one_prompt_are_compared(
+    request_type: type[BaseModel], one: dict[str, Any]
+):
+    error = refused({"inputs": [one]}, request_type)
+    assert error.message == "inputs[0].prompt: Field required"
 
 
 @pytest.mark.parametrize(
@@ -251,8 +345,17 @@ def test_completion_start_past_the_ids_is_refused(start: int):
     )
 
 
-def test_a_negative_completion_start_is_refused():
-    error = refused({"inputs": [{"token_ids": [5, 6], "completion_start": -1}]})
+@pytest.mark.parametrize("start", [5, 100])
+def test_completion_start_past_the_text_is_refused(start: int):
+    error = refused({"inputs": [{"text": "text", "completion_start": start}]})
+    assert error.message == (
+        f"inputs[0]: completion_start is {start}, but there are only 4 characters"
+    )
+
+
+@pytest.mark.parametrize("one", [{"token_ids": [5, 6]}, {"text": "text"}])
+def test_a_negative_completion_start_is_refused(one: dict[str, Any]):
+    error = refused({"inputs": [{**one, "completion_start": -1}]})
     assert error.message.startswith("inputs[0].completion_start: ")
 
 
@@ -264,7 +367,7 @@ def test_a_negative_completion_start_is_refused():
         ({"data_1": "q", "data_2": "d"}, "data_1, data_2"),
     ],
 )
-@pytest.mark.parametrize("request_type", [ScoreRequest, RenderRequest])
+@pytest.mark.parametrize("request_type", REQUESTS)
 def test_vllms_body_is_named_and_told_what_to_send(
     body: Any, fields: str, request_type: type[BaseModel]
 ):
@@ -297,7 +400,7 @@ def test_an_error_says_where_it_is(
 
 
 def test_only_the_first_error_is_reported():
-    error = refused({"inputs": [{"text": 1}, {"text": 2}], "priority": 1000})
+    error = refused({"inputs": [{"text": 1}, {"text": 2}], "temperature": 1})
     assert error.message == "inputs[0].text: Input should be a valid string (got 1)"
 
 
@@ -310,6 +413,19 @@ def test_an_error_shows_short_values_but_no_conversations():
 
 # ------------------------------------------------------------------------------------ responses
 
+COST: dict[str, Any] = {
+    "model": identity(),
+    "usage": Usage(
+        input_tokens=3,
+        computed_tokens=4,
+        reference_computed_tokens=5,
+        reference_cached_tokens=6,
+    ),
+    "timing": Timing(
+        encoding_seconds=0.1, queue_seconds=0.2, inference_seconds=0.3, total_seconds=0.6
+    ),
+}
+ERRORS = [None, ErrorBody(code="non_finite_score", message="NaN")]
 RESPONSES: list[BaseModel] = [
     ErrorResponse(error=ErrorBody(code="not_ready", message="m", limit=1.5)),
     info_response(),
@@ -330,19 +446,43 @@ RESPONSES: list[BaseModel] = [
         ],
     ),
     ScoreResponse(
-        model=identity(),
         results=[
             ScoreResult(
-                scores=[1.5, None],
-                num_tokens=[1, 2],
-                truncated_tokens=[0, 0],
-                errors=[None, ErrorBody(code="non_finite_score", message="NaN")],
+                scores=[1.5, None], num_tokens=[1, 2], truncated_tokens=[0, 0], errors=ERRORS
             )
         ],
-        usage=Usage(input_tokens=3, computed_tokens=4),
-        timing=Timing(
-            encoding_seconds=0.1, queue_seconds=0.2, inference_seconds=0.3, total_seconds=0.6
-        ),
+        **COST,
+    ),
+    LogprobsResponse(
+        results=[
+            LogprobsResult(
+                logprobs=[-1.5, None],
+                num_completion_tokens=[2, 1],
+                completion_start=[3, 3],
+                num_tokens=[5, 4],
+                truncated_tokens=[0, 0],
+                reference_logprobs=[-2.5, None],
+                scores=[0.1, None],
+                token_logprobs=[[-1.0, -0.5], None],
+                reference_token_logprobs=[[-2.0, -0.5], None],
+                errors=ERRORS,
+            )
+        ],
+        **COST,
+    ),
+    CompareResponse(
+        results=[
+            CompareResult(preference=0.75, scores=None),
+            CompareResult(preference=None, scores=[1.5, None], errors=ERRORS),
+        ],
+        **COST,
+    ),
+    RankResponse(
+        results=[
+            RankResult(order=[1, 0], scores=None),
+            RankResult(order=[0], scores=[1.5, None], errors=ERRORS),
+        ],
+        **COST,
     ),
 ]
 
@@ -371,6 +511,33 @@ def test_responses_cross_the_wire_unchanged(response: BaseModel):
     assert type(response).model_validate_json(response.model_dump_json()) == response
 
 
+def test_a_service_without_a_reference_says_nothing_of_one():
+    usage = Usage.model_validate({"input_tokens": 3, "computed_tokens": 4})
+    assert (usage.reference_computed_tokens, usage.reference_cached_tokens) == (0, 0)
+    assert info_response().reference is None
+
+
+FIELDS = [
+    (Usage, "input_tokens computed_tokens reference_computed_tokens reference_cached_tokens"),
+    (
+        LogprobsResult,
+        "logprobs num_completion_tokens completion_start num_tokens truncated_tokens "
+        "reference_logprobs scores token_logprobs reference_token_logprobs errors",
+    ),
+    (CompareResult, "preference scores errors"),
+    (RankResult, "order scores errors"),
+    *(
+        (one, "model results usage timing")
+        for one in (ScoreResponse, LogprobsResponse, CompareResponse, RankResponse)
+    ),
+]
+
+
+@pytest.mark.parametrize(("model", "names"), FIELDS, ids=lambda one: getattr(one, "__name__", ""))
+def test_the_names_of_what_is_answered(model: type[BaseModel], names: str):
+    assert list(model.model_fields) == names.split()
+
+
 def test_a_known_code_is_an_error_code_and_a_new_one_a_string():
     known = ErrorBody.model_validate_json('{"code": "overloaded", "message": "m"}')
     new = ErrorBody.model_validate_json('{"code": "of_a_newer_server", "message": "m"}')
@@ -390,7 +557,7 @@ def test_all_that_crosses_http_is_frozen_and_requests_alone_are_strict():
     assert Message in models
     requests = {one for one in models if issubclass(one, schema._Request)}
     assert requests == {
-        Message, PromptInput, MessagesInput, TextInput, TokenIdsInput, ScoreRequest, RenderRequest,
+        Message, PromptInput, MessagesInput, TextInput, TokenIdsInput, Pair, *REQUESTS,
     }  # fmt: skip
     for one in models:
         assert one.model_config["frozen"]

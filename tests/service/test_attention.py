@@ -214,11 +214,11 @@ def _group(sequences: Sequences) -> SequenceGroup:
 
 
 @torch.inference_mode()
-def _packed(packing: Packing, batch: Batch) -> list[float]:
+def _packed(packing: Packing, model: SequenceClassifier, batch: Batch) -> list[float]:
     """First outputs by one way of packing, in the order of the batch."""
     outputs: dict[int, float] = {}
     for one in packing.passes(_token_sequences(batch.sequences), budget=batch.budget):
-        values = one.forward()[:, 0].tolist()
+        values = one.forward(model).tolist()
         outputs.update(zip(one.places, values, strict=True))
     return [outputs[place] for place in range(len(batch.sequences))]
 
@@ -249,7 +249,7 @@ class Contestants:
 
     def scores(self, path: str, batch: Batch) -> list[float]:
         self.served.attend_by(path)  # type: ignore[arg-type]
-        return _packed(self.packings[path], batch)
+        return _packed(self.packings[path], self.served, batch)
 
     def runner(self) -> ModelRunner:
         self.served.attend_by("alone")  # as a model that was just loaded does
@@ -644,7 +644,8 @@ def _visible(sequences: Sequences, *, window: int | None) -> torch.Tensor:
     tree = build_tree([sort_key(one) for one in sequences])
     seen = torch.zeros(len(tree), len(tree), dtype=torch.bool)
     row_of: dict[tuple[int, ...], int] = {}
-    for end, sequence in zip(tree.ends.tolist(), sequences, strict=True):
+    ends = [tree.segments[leaf].stop - 1 for leaf in tree.leaves]
+    for end, sequence in zip(ends, sequences, strict=True):
         assert tree.positions[end] == len(sequence) - 1
     for row, path in enumerate(_paths(sequences, tree.token_ids.tolist(), tree.positions.tolist())):
         row_of[path] = row

@@ -4,6 +4,7 @@ import random
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -13,7 +14,7 @@ import oracle
 from reward_client import RewardClient
 from reward_service.encoding import Conversation, GivenTokens
 from reward_service.loading import LoadedModel, load_model
-from reward_service.model_runner import ModelRunner, Reading
+from reward_service.model_runner import Reading, Runner
 from reward_service.models.sequence_classifier import SequenceClassifier
 from reward_service.sequences import SequenceGroup
 from reward_service.settings import Settings
@@ -46,18 +47,16 @@ def _groups(seed: int, count: int = 12) -> list[Conversation]:
 
 def _scores(loaded: LoadedModel, groups: list[Conversation]) -> list[list[float]]:
     encoded = loaded.encoder.encode(groups, truncation="error")
-    return _read(loaded.runner, encoded, score_index=loaded.score_index)
+    return _read(loaded.runner, encoded)
 
 
-def _read(
-    runner: ModelRunner, encoded: list[SequenceGroup], *, score_index: int = 0
-) -> list[list[float]]:
+def _read(runner: Runner[Any], encoded: list[SequenceGroup]) -> list[list[float]]:
     """Scores of every sequence; whatever has none fails the test."""
     read = runner.run(runner.prepare(encoded))
     scores = []
     for group in read.groups:
         assert all(isinstance(one, Reading) for one in group), group
-        scores.append([one.outputs[score_index] for one in group])  # type: ignore[union-attr]
+        scores.append([one.outputs[0] for one in group])  # type: ignore[union-attr]
     return scores
 
 

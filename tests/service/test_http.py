@@ -27,8 +27,10 @@ from reward_service.errors import InferenceFailedError
 from reward_service.settings import Settings
 
 GROUP = {"prompt": "Hi", "completions": ["Hello", "No."]}
+COMPUTE_ROUTES = ("/score", "/logprobs", "/compare", "/rank")
+
 ROUTES = {
-    "/score": "post",
+    **dict.fromkeys(COMPUTE_ROUTES, "post"),
     "/render": "post",
     "/info": "get",
     "/health": "get",
@@ -424,7 +426,7 @@ def test_info_tells_model_template_limits_and_versions(start_service: Callable[.
     assert info["model"]["id"] == "debug"
     assert info["architecture"] == "LlamaForSequenceClassification"
     assert (info["labels"], info["score_label"]) == (["LABEL_0"], "LABEL_0")
-    assert info["capabilities"] == ["score", "render"]
+    assert info["capabilities"] == ["score", "compare", "rank", "render"]
     assert (info["device"], info["model"]["dtype"], info["runner"]) == ("cpu", "float32", "tree")
     assert info["template"]["source"] == "tokenizer"
     assert re.fullmatch("[0-9a-f]{64}", info["template"]["sha256"])
@@ -453,7 +455,7 @@ def test_openapi_documents_every_route_and_every_error_status(http: httpx.Client
     assert {path: [*methods] for path, methods in paths.items()} == {
         path: [method] for path, method in ROUTES.items()
     }
-    for path in ("/score", "/render", "/info", "/ready"):
+    for path in (*COMPUTE_ROUTES, "/render", "/info", "/ready"):
         documented = set(paths[path][ROUTES[path]]["responses"])
         assert documented == {"200", *(str(rule.status) for rule in ERROR_RULES.values())}
 
@@ -464,7 +466,7 @@ def api(service_url: str) -> BaseSchema:
 
 
 @pytest.mark.parametrize("mode", GenerationMode)
-@pytest.mark.parametrize("route", ["/score", "/render"])
+@pytest.mark.parametrize("route", [*COMPUTE_ROUTES, "/render"])
 def test_whatever_is_sent_is_answered_as_documented(
     api: BaseSchema, route: str, mode: GenerationMode
 ) -> None:

@@ -112,6 +112,7 @@ def test_the_model_is_named(service: Exposition) -> None:
         "device": "cpu",
         "fingerprint": model["fingerprint"],
         "runner": "tree",
+        "reference": "",
     }
 
 

@@ -38,6 +38,7 @@ from reward_service.errors import (
 from reward_service.loading import LoadedModel
 from reward_service.model_process import MAX_AHEAD, ModelProcess, load_in_own_process
 from reward_service.model_runner import BatchReadings, ModelRunner, Reading
+from reward_service.models.sequence_classifier import LabelReads
 from reward_service.scheduler import Scheduler
 from reward_service.sequences import SequenceGroup, TokenSequence
 from reward_service.settings import Settings
@@ -303,10 +304,10 @@ class PoisonedModel:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._model, name)
 
-    def plain_outputs(self, token_ids: torch.Tensor) -> torch.Tensor:
+    def plain_outputs(self, token_ids: torch.Tensor, reads: LabelReads) -> torch.Tensor:
         if (token_ids == RAISES).any():
             raise ValueError("this token is poison")
-        outputs: torch.Tensor = self._model.plain_outputs(token_ids)
+        outputs: torch.Tensor = self._model.plain_outputs(token_ids, reads)
         return outputs * torch.nan if (token_ids == NAN).any() else outputs
 
 

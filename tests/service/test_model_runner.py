@@ -29,7 +29,7 @@ from reward_service.model_runner import (
     ModelRunner,
     Reading,
 )
-from reward_service.models.sequence_classifier import SequenceClassifier
+from reward_service.models.sequence_classifier import LabelReads, SequenceClassifier
 from reward_service.packing import MIN_ROOT_TOKENS, Packing, PaddedPacking, TreePacking
 from reward_service.prefix_tree import build_tree
 from reward_service.sequences import SequenceGroup, TokenSequence
@@ -66,18 +66,21 @@ class FaultyModel:
         self.paths.append(path)
         self._model.attend_by(path)  # type: ignore[arg-type]
 
-    def tree_outputs(self, plan: TreePlan) -> torch.Tensor:
+    def tree_outputs(self, plan: TreePlan, reads: LabelReads) -> torch.Tensor:
         self._check(plan.token_ids)
-        return self._spoiled(self._model.tree_outputs(plan), plan.token_ids[0, plan.ends])
+        outputs = self._model.tree_outputs(plan, reads)
+        return self._spoiled(outputs, plan.token_ids[0, reads.ends])
 
-    def outputs(self, token_ids: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
+    def outputs(
+        self, token_ids: torch.Tensor, lengths: torch.Tensor, reads: LabelReads
+    ) -> torch.Tensor:
         self._check(token_ids)
         last = token_ids[torch.arange(len(lengths)), lengths - 1]
-        return self._spoiled(self._model.outputs(token_ids, lengths), last)
+        return self._spoiled(self._model.outputs(token_ids, lengths, reads), last)
 
-    def plain_outputs(self, token_ids: torch.Tensor) -> torch.Tensor:
+    def plain_outputs(self, token_ids: torch.Tensor, reads: LabelReads) -> torch.Tensor:
         self._check(token_ids)
-        return self._spoiled(self._model.plain_outputs(token_ids), token_ids[:, -1])
+        return self._spoiled(self._model.plain_outputs(token_ids, reads), token_ids[:, -1])
 
     def _check(self, token_ids: torch.Tensor) -> None:
         self.passes.append(token_ids.numel())

@@ -58,6 +58,11 @@ def _shared(a: Sequence[int], b: Sequence[int]) -> int:
     )
 
 
+def _ends(tree: PrefixTree) -> list[int]:
+    """Packed index of each sequence's last token."""
+    return [tree.segments[leaf].stop - 1 for leaf in tree.leaves]
+
+
 def _path(tree: PrefixTree, row: int) -> list[int]:
     """Rows from the root to this one, by the segments alone."""
     index = next(i for i, one in enumerate(tree.segments) if one.start <= row < one.stop)
@@ -72,10 +77,10 @@ def _check_shape(tree: PrefixTree, sequences: Sequences) -> None:
     """What holds of every tree, however much of it is shared."""
     assert len(tree) == len(tree.token_ids) == len(tree.positions)
     assert tree.input_tokens == sum(map(len, sequences))
-    assert len(tree.ends) == len(tree.new_tokens) == len(sequences)
+    assert len(_ends(tree)) == len(tree.new_tokens) == len(sequences)
     assert tree.new_tokens.sum() == len(tree)
     assert all(new >= 0 for new in tree.new_tokens)
-    for end, sequence in zip(tree.ends, sequences, strict=True):
+    for end, sequence in zip(_ends(tree), sequences, strict=True):
         path = _path(tree, end)
         assert tree.token_ids[path].tolist() == sequence
         assert tree.positions[path].tolist() == [*range(len(sequence))]
@@ -141,13 +146,13 @@ def test_the_longest_way_down_is_packed_right_behind_its_parent(sequences: Seque
 def test_headers_that_are_too_short_are_not_shared(sequences: Sequences, least: int) -> None:
     tree = _tree(sequences, min_root_tokens=least)
     _check_shape(tree, sequences)
-    roots = [_path(tree, end)[0] for end in tree.ends]
+    roots = [_path(tree, end)[0] for end in _ends(tree)]
     for i, one in enumerate(sequences):
         for j, other in enumerate(sequences[:i]):
             is_shared = one == other or _shared(one, other) >= least
             assert (roots[i] == roots[j]) is is_shared
             if is_shared:
-                rows = zip(_path(tree, tree.ends[i]), _path(tree, tree.ends[j]), strict=False)
+                rows = zip(_path(tree, _ends(tree)[i]), _path(tree, _ends(tree)[j]), strict=False)
                 common = sum(a == b for a, b in rows)
                 assert common == _shared(one, other)
     forks = [i for i, one in enumerate(tree.segments) if one.parent is None]
@@ -234,8 +239,8 @@ def test_thousands_of_nested_prefixes_need_no_deep_recursion() -> None:
     side = [[*spine[:stop], 100 + stop] for stop in range(0, depth, 3)]
     tree = _tree(nested + side)
     assert len(tree) == depth + len(side)
-    assert tree.token_ids[tree.ends].tolist() == [one[-1] for one in nested + side]
-    assert tree.positions[tree.ends].tolist() == [len(one) - 1 for one in nested + side]
+    assert tree.token_ids[_ends(tree)].tolist() == [one[-1] for one in nested + side]
+    assert tree.positions[_ends(tree)].tolist() == [len(one) - 1 for one in nested + side]
     runs = [*tree.runs()]
     assert len(runs) == 1 + len(side)
     assert sum(map(len, runs)) == len(tree)
@@ -253,5 +258,5 @@ def test_4096_sequences_of_1000_tokens_become_one_tree() -> None:
     tree = build_tree(keys)
     assert len(tree) == 256 * 600 + 4_096 * 400
     assert tree.input_tokens == 4_096 * 1_000
-    assert tree.token_ids[tree.ends].tolist() == answers[:, -1].tolist()
+    assert tree.token_ids[_ends(tree)].tolist() == answers[:, -1].tolist()
     assert len([*tree.runs()]) == 4_096

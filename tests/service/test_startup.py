@@ -20,6 +20,7 @@ from reward_service.encoding import Conversation, EncoderInput, RenderedText
 from reward_service.errors import StartupError
 from reward_service.loading import LoadedModel, load_model
 from reward_service.model_runner import Reading
+from reward_service.score_rule import LabelScore
 from reward_service.settings import Settings
 
 MakeModel = Callable[..., Path]
@@ -52,7 +53,8 @@ def _score(loaded: LoadedModel, one: EncoderInput = QUESTION) -> float:
     groups = loaded.encoder.encode([one], truncation="error")
     reading = loaded.runner.run(loaded.runner.prepare(groups)).groups[0][0]
     assert isinstance(reading, Reading)
-    return reading.outputs[loaded.score_index]
+    assert loaded.score_rule is not None
+    return loaded.score_rule.score(reading.outputs, None)
 
 
 def _edit_config(folder: Path, **changes: object) -> None:
@@ -107,7 +109,7 @@ def test_a_misspelt_id(model_id: str) -> None:
 
 
 def test_a_revision_of_a_folder(folder: Path) -> None:
-    assert "--revision v2 goes with a hub id" in _refusal(folder, revision="v2")
+    assert "revision v2 goes with a hub id" in _refusal(folder, revision="v2")
 
 
 def test_pickle_weights_need_consent_and_then_score_the_same(folder: Path) -> None:
@@ -147,7 +149,9 @@ def test_an_unknown_architecture(folder: Path) -> None:
 def test_a_model_without_a_reward_head_is_never_given_a_random_one(folder: Path) -> None:
     (folder / "model.safetensors").unlink()
     LlamaForCausalLM(AutoConfig.from_pretrained(folder)).save_pretrained(folder)
-    assert "no weights for score.weight: it is not a reward model" in _refusal(folder)
+    assert "no weights for score.weight: it is not a reward model" in _refusal(
+        folder, kind="sequence_classifier"
+    )
 
 
 def test_a_missing_layer_is_never_random(folder: Path) -> None:
@@ -169,8 +173,8 @@ def test_several_outputs_need_a_choice(make_model: MakeModel) -> None:
     assert "2 outputs (0: helpful, 1: harmless): pass --score-label" in _refusal(folder)
     assert "none of the model's outputs (0: helpful" in _refusal(folder, score_label="honest")
     assert "none of the model's outputs" in _refusal(folder, score_label="2")
-    assert _load(folder, score_label="harmless").score_index == 1
-    assert _load(folder, score_label="0").score_index == 0
+    assert _load(folder, score_label="harmless").score_rule == LabelScore(1, "harmless")
+    assert _load(folder, score_label="0").score_rule == LabelScore(0, "helpful")
 
 
 # ---------------------------------------------------------------------------- chat template

@@ -1,26 +1,40 @@
-"""What the runner needs of a reward model, whatever its family."""
+"""What the runner needs of a model, whatever its family."""
 
-from typing import Literal, Protocol
+from collections.abc import Callable, Sequence
+from typing import Any, Literal, Protocol
 
 import torch
 
 from reward_service.attention import TreePlan
+from reward_service.prefix_tree import Integers
+from reward_service.sequences import TokenSequence
 
 RunnerPath = Literal["tree", "padded", "alone"]
 """How sequences are packed into forward passes."""
 
+RowsOf = Callable[[int, int, int], Integers]
+"""(sequence, start, stop) → the rows of the packed tokens at which that sequence's tokens
+`start:stop` are."""
+
+
+class Reads(Protocol):
+    """What a pass reads, made before the device is free; each family has its own."""
+
+    @property
+    def counts(self) -> list[int]:
+        """How many numbers the pass gives for each of its sequences."""
+        ...
+
 
 class RewardModel(Protocol):
-    """Maps padded token ids to outputs. One file beside this one per family implements it."""
+    """Maps packed token ids to numbers. One file beside this one per family implements it."""
 
-    labels: tuple[str, ...]
-    """Names of the outputs, in order."""
     vocabulary_size: int
     parameters: int
     """How many weights a token meets, about."""
     pad_token_id: int
-    reads_last_token: bool
-    """The outputs are read at the last token; otherwise the head pools in its own way."""
+    is_causal: bool
+    """A token sees what comes before it only, so sequences can share what they begin with."""
     device: torch.device
     dtype: torch.dtype
     position_boundary: int | None
@@ -35,16 +49,23 @@ class RewardModel(Protocol):
         """
         ...
 
-    def tree_outputs(self, plan: TreePlan) -> torch.Tensor:
-        """Raw outputs of sequences packed in a tree, [sequences, labels], float32.
+    def reads(self, sequences: Sequence[TokenSequence], rows_of: RowsOf) -> Reads:
+        """Where the numbers of these sequences come from; called from any thread."""
+        ...
+
+    def tree_outputs(self, plan: TreePlan, reads: Any) -> torch.Tensor:
+        """Numbers of sequences packed in a tree, those of one sequence after the other's.
+
+        Returns:
+            [sum of `reads.counts`], float32.
 
         Raises:
             UnsupportedAttentionError: attention over the tree is not all that the layers ask for.
         """
         ...
 
-    def outputs(self, token_ids: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
-        """Raw outputs, [batch, labels], float32.
+    def outputs(self, token_ids: torch.Tensor, lengths: torch.Tensor, reads: Any) -> torch.Tensor:
+        """The same for padded sequences.
 
         Args:
             token_ids: [batch, length] on the CPU, padded on the right.
@@ -52,7 +73,7 @@ class RewardModel(Protocol):
         """
         ...
 
-    def plain_outputs(self, token_ids: torch.Tensor) -> torch.Tensor:
+    def plain_outputs(self, token_ids: torch.Tensor, reads: Any) -> torch.Tensor:
         """The same from transformers' own forward of one unpadded sequence, as the oracle.
 
         Args:

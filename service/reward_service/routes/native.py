@@ -1,46 +1,41 @@
 """RewardServe's own routes: the wire contract of `reward_client.schema`, word for word."""
 
 import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
 
 from fastapi import APIRouter, Request, Response
 
 from reward_client.schema import (
     ERROR_RULES,
-    ErrorBody,
+    CompareRequest,
+    CompareResponse,
     ErrorResponse,
     HealthResponse,
     InfoResponse,
-    Input,
-    MessagesInput,
-    PromptInput,
-    RenderedCompletion,
+    LogprobsRequest,
+    LogprobsResponse,
+    RankRequest,
+    RankResponse,
+    ReferenceInfo,
     RenderRequest,
     RenderResponse,
     ScoreRequest,
     ScoreResponse,
-    ScoreResult,
     TemplateInfo,
-    TextInput,
     Timing,
-    TokenIdsInput,
     Usage,
 )
 from reward_service import metrics
-from reward_service.encoding import (
-    Conversation,
-    EncoderInput,
-    GivenTokens,
-    RenderedText,
-    Rendering,
-)
+from reward_service.encoding import Boundary
 from reward_service.engine import Scored, ScoredGroup
-from reward_service.errors import ServiceError, TooManyInputsError
+from reward_service.errors import NotSupportedError, ServiceError, TooManyInputsError
 from reward_service.loading import LoadedModel
-from reward_service.responses import error_body
+from reward_service.routes import wire
 from reward_service.routes.connection import while_connected
+from reward_service.score_rule import LabelScore, ScoreRule
 from reward_service.service import Service
-
-CAPABILITIES = ["score", "render"]
 
 ERRORS: dict[int | str, dict[str, object]] = {
     status: {"model": ErrorResponse, "description": ", ".join(sorted(codes))}
@@ -60,51 +55,62 @@ def _service(request: Request) -> Service:
 @router.post("/score", response_model=ScoreResponse, responses=ERRORS)
 async def score(body: ScoreRequest, request: Request) -> Response:
     """Raw scores of completions, in order."""
-    started = time.perf_counter()
-    service = _service(request)
-    engine, loaded = service.engine, service.loaded
-    _check_size(body.inputs, service)
-    limit = service.settings.request_timeout_seconds
-    scored = await while_connected(
-        request,
-        engine.score(
-            [_encoder_input(one) for one in body.inputs],
-            timeout_seconds=min(body.timeout_seconds or limit, limit),
-            truncation=body.truncation,
-            priority=body.priority,
-            client=request.client.host if request.client else "",
-        ),
+    loaded = _service(request).loaded
+    rule = _score_rule(loaded)
+    computed = await _computed(body, request, rule)
+    return computed.answer(
+        ScoreResponse,
+        lambda group: wire.score_result(group, rule, loaded.labels, objectives=body.objectives),
     )
-    _account(scored, request, service)
-    answer = ScoreResponse(
-        model=service.identity,
-        results=[_result(group, loaded, objectives=body.objectives) for group in scored.groups],
-        usage=Usage(
-            input_tokens=sum(group.group.input_tokens for group in scored.groups),
-            computed_tokens=scored.computed_tokens,
-        ),
-        timing=Timing(
-            encoding_seconds=scored.encoding_seconds,
-            queue_seconds=scored.queue_seconds,
-            inference_seconds=scored.inference_seconds,
-            total_seconds=time.perf_counter() - started,
-        ),
+
+
+@router.post("/logprobs", response_model=LogprobsResponse, responses=ERRORS)
+async def logprobs(body: LogprobsRequest, request: Request) -> Response:
+    """Log-probabilities of completions given their prompts, in order."""
+    loaded = _service(request).loaded
+    if not loaded.has_logprobs:
+        raise NotSupportedError(
+            f"{loaded.model_id} is a {loaded.kind}, which has no log-probabilities: ask /score, "
+            "or serve a causal language model"
+        )
+    if body.reference and loaded.reference is None:
+        raise NotSupportedError(
+            f"{loaded.model_id} is served without a reference: start the service with "
+            "--ref-model-id ID, or leave reference out"
+        )
+    computed = await _computed(body, request, boundary="whole", with_reference=body.reference)
+    return computed.answer(
+        LogprobsResponse, lambda group: wire.logprobs_result(group, loaded.score_rule, body)
     )
-    # Written here: FastAPI would check once more what was checked when it was made.
-    return Response(answer.model_dump_json(), media_type="application/json")
+
+
+@router.post("/compare", response_model=CompareResponse, responses=ERRORS)
+async def compare(body: CompareRequest, request: Request) -> Response:
+    """How likely the first of two completions is the better one."""
+    rule = _score_rule(_service(request).loaded)
+    computed = await _computed(body, request, rule)
+    return computed.answer(CompareResponse, lambda group: wire.compare_result(group, rule))
+
+
+@router.post("/rank", response_model=RankResponse, responses=ERRORS)
+async def rank(body: RankRequest, request: Request) -> Response:
+    """Completions of a prompt, best first."""
+    rule = _score_rule(_service(request).loaded)
+    computed = await _computed(body, request, rule)
+    return computed.answer(RankResponse, lambda group: wire.rank_result(group, rule))
 
 
 @router.post("/render", responses=ERRORS)
 async def render(body: RenderRequest, request: Request) -> RenderResponse:
-    """What would be scored: text, tokens, and the position that is read."""
+    """What would be computed: text, tokens, the position that is read, the completion's tokens."""
     service = _service(request)
     engine, loaded = service.engine, service.loaded
-    _check_size(body.inputs, service)
-    inputs = [_encoder_input(one) for one in body.inputs]
+    _check_size(len(body.inputs), service)
+    inputs = [wire.encoder_input(one) for one in body.inputs]
     renderings = await while_connected(request, engine.render(inputs, truncation=body.truncation))
     return RenderResponse(
         model=service.identity,
-        results=[[_rendered(one, loaded) for one in group] for group in renderings],
+        results=[[wire.rendered_completion(one, loaded) for one in group] for group in renderings],
     )
 
 
@@ -113,13 +119,23 @@ async def info(request: Request) -> InfoResponse:
     """Which model is served, how, and under which limits."""
     service = _service(request)
     loaded = service.loaded
+    rule, reference = loaded.score_rule, loaded.reference
     return InfoResponse(
         model=service.identity,
         architecture=loaded.architecture,
         device=loaded.device,
         labels=list(loaded.labels),
-        score_label=loaded.labels[loaded.score_index],
-        capabilities=CAPABILITIES,
+        score_label=rule.label if isinstance(rule, LabelScore) else None,
+        score_rule=rule.formula if rule else None,
+        reference=ReferenceInfo(
+            id=reference.model_id,
+            revision=reference.revision,
+            dtype=reference.dtype,
+            fingerprint=reference.fingerprint,
+        )
+        if reference
+        else None,
+        capabilities=_capabilities(loaded),
         runner=loaded.path,
         template=TemplateInfo(
             source=loaded.template.source,
@@ -150,68 +166,97 @@ async def exposition(request: Request) -> Response:
     return Response(_service(request).metrics.render(), media_type=metrics.CONTENT_TYPE)
 
 
-# -------------------------------------------------------------------------- wire ↔ engine
+# ------------------------------------------------------------------------------ computing
 
 
-def _check_size(inputs: list[Input], service: Service) -> None:
+@dataclass(frozen=True, slots=True)
+class _Computed:
+    """What the engine made of a request, and what every answer says about it."""
+
+    scored: Scored
+    service: Service
+    started: float
+
+    def answer(self, kind: type[Any], result: Callable[[ScoredGroup], Any]) -> Response:
+        """The answer of this type, with a result per input."""
+        scored = self.scored
+        body = kind(
+            model=self.service.identity,
+            results=[result(group) for group in scored.groups],
+            usage=Usage(
+                input_tokens=sum(group.group.input_tokens for group in scored.groups),
+                computed_tokens=scored.computed_tokens,
+                reference_computed_tokens=scored.reference_computed_tokens,
+                reference_cached_tokens=scored.reference_cached_tokens,
+            ),
+            timing=Timing(
+                encoding_seconds=scored.encoding_seconds,
+                queue_seconds=scored.queue_seconds,
+                inference_seconds=scored.inference_seconds,
+                total_seconds=time.perf_counter() - self.started,
+            ),
+        )
+        # Written here: FastAPI would check once more what was checked when it was made.
+        return Response(body.model_dump_json(), media_type="application/json")
+
+
+async def _computed(
+    body: ScoreRequest | LogprobsRequest | CompareRequest | RankRequest,
+    request: Request,
+    rule: ScoreRule | None = None,
+    *,
+    boundary: Boundary | None = None,
+    with_reference: bool = False,
+) -> _Computed:
+    """Have the engine compute a request.
+
+    Args:
+        rule: how scores are made, which says what else they need.
+    """
+    started = time.perf_counter()
+    service = _service(request)
+    engine, loaded = service.engine, service.loaded
+    _check_size(len(body.inputs), service)
+    limit = service.settings.request_timeout_seconds
+    scored = await while_connected(
+        request,
+        engine.score(
+            [wire.encoder_input(one) for one in body.inputs],
+            timeout_seconds=min(body.timeout_seconds or limit, limit),
+            truncation=body.truncation,
+            boundary=boundary or ("known" if loaded.has_logprobs else "any"),
+            with_reference=with_reference or (rule is not None and rule.needs_reference),
+            priority=body.priority,
+            client=request.client.host if request.client else "",
+        ),
+    )
+    _account(scored, request, service)
+    return _Computed(scored, service, started)
+
+
+def _score_rule(loaded: LoadedModel) -> ScoreRule:
+    if loaded.score_rule is None:
+        raise NotSupportedError(
+            f"{loaded.model_id} is a causal language model without scores: ask /logprobs, or start "
+            "the service with --ref-model-id ID (the model that it was trained from by DPO)"
+        )
+    return loaded.score_rule
+
+
+def _capabilities(loaded: LoadedModel) -> list[str]:
+    """The routes that answer for this kind of model."""
+    scored = ["score", "compare", "rank"] if loaded.score_rule else []
+    return [*scored, *(["logprobs"] if loaded.has_logprobs else []), "render"]
+
+
+def _check_size(inputs: int, service: Service) -> None:
     limit = service.settings.max_client_batch_size
-    if len(inputs) > limit:
+    if inputs > limit:
         raise TooManyInputsError(
-            f"{len(inputs)} inputs in one request, the limit is {limit} (max_client_batch_size): "
+            f"{inputs} inputs in one request, the limit is {limit} (max_client_batch_size): "
             "split them, as the client's score_many does",
             limit=limit,
         )
-
-
-def _encoder_input(one: Input) -> EncoderInput:
-    match one:
-        case PromptInput(prompt=str() as question):
-            return Conversation([{"role": "user", "content": question}], one.completions)
-        case PromptInput(prompt=list(messages)):
-            return Conversation([message.model_dump() for message in messages], one.completions)
-        case MessagesInput(messages=[*prompt, completion]):
-            return Conversation([message.model_dump() for message in prompt], [completion.content])
-        case TextInput(text=text):
-            return RenderedText(text)
-        case TokenIdsInput():
-            return GivenTokens(one.token_ids, one.completion_start)
-    raise AssertionError(f"unknown input {type(one).__name__}")
-
-
-def _result(group: ScoredGroup, loaded: LoadedModel, *, objectives: bool) -> ScoreResult:
-    errors: list[ErrorBody | None] = []
-    scores: list[float | None] = []
-    all_labels: list[dict[str, float] | None] = []
-    for reading in group.readings:
-        if isinstance(reading, ServiceError):
-            errors.append(error_body(reading))
-            scores.append(None)
-            all_labels.append(None)
-        else:
-            errors.append(None)
-            scores.append(reading.outputs[loaded.score_index])
-            all_labels.append(dict(zip(loaded.labels, reading.outputs, strict=True)))
-    sequences = group.group.sequences
-    return ScoreResult(
-        scores=scores,
-        num_tokens=[len(sequence) for sequence in sequences],
-        truncated_tokens=[sequence.truncated_tokens for sequence in sequences],
-        objectives=all_labels if objectives else None,
-        errors=errors if any(errors) else None,
-    )
-
-
-def _rendered(rendering: Rendering, loaded: LoadedModel) -> RenderedCompletion:
-    sequence = rendering.sequence
-    return RenderedCompletion(
-        text=rendering.text,
-        token_ids=sequence.token_ids,
-        tokens=rendering.tokens,
-        read_position=len(sequence) - 1 if loaded.reads_last_token else None,
-        completion_start=sequence.completion_start,
-        truncated_tokens=sequence.truncated_tokens,
-        warnings=rendering.warnings,
-    )
 
 
 def _account(scored: Scored, request: Request, service: Service) -> None:
