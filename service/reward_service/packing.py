@@ -15,7 +15,13 @@ import torch
 
 from reward_service.attention import TreePlanner
 from reward_service.models.reward_model import RewardModel, RunnerPath
-from reward_service.prefix_tree import Integers, build_tree, shared_prefix
+from reward_service.prefix_tree import (
+    Integers,
+    build_tree,
+    first_tokens,
+    key_length,
+    shared_prefix,
+)
 from reward_service.sequences import TokenSequence
 
 MIN_ROOT_TOKENS = {"cpu": 16}
@@ -72,13 +78,13 @@ class TreePacking:
 
     def passes(self, sequences: Sequence[TokenSequence], *, budget: int) -> Iterator[Pass]:
         """See `Packing.passes`."""
+        keys = [first_tokens(one.key, self._model.needed_tokens(one)) for one in sequences]
         for alike in _with_the_same_positions(sequences, self._model):
             for places in _within_budget(
-                sequences, alike, budget=budget, min_root_tokens=self._min_root_tokens
+                keys, alike, budget=budget, min_root_tokens=self._min_root_tokens
             ):
                 tree = build_tree(
-                    [sequences[place].key for place in places],
-                    min_root_tokens=self._min_root_tokens,
+                    [keys[place] for place in places], min_root_tokens=self._min_root_tokens
                 )
                 reads = self._model.reads([sequences[place] for place in places], tree.rows_of)
                 yield Pass(
@@ -100,13 +106,14 @@ class PaddedPacking:
 
     def passes(self, sequences: Sequence[TokenSequence], *, budget: int) -> Iterator[Pass]:
         """See `Packing.passes`."""
+        needed = [self._model.needed_tokens(one) for one in sequences]
         for alike in _with_the_same_positions(sequences, self._model):
-            for places in _of_similar_length(sequences, alike, budget=budget):
-                lengths = [len(sequences[place]) for place in places]
+            for places in _of_similar_length(needed, alike, budget=budget):
+                lengths = [needed[place] for place in places]
                 longest = max(lengths)
                 token_ids = torch.full((len(places), longest), self._model.pad_token_id)
-                for row, place in zip(token_ids, places, strict=True):
-                    row[: len(sequences[place])] = torch.tensor(sequences[place].token_ids)
+                for row, place, length in zip(token_ids, places, lengths, strict=True):
+                    row[:length] = torch.tensor(sequences[place].token_ids[:length])
                 reads = self._model.reads(
                     [sequences[place] for place in places], partial(_row_by_row, longest)
                 )
@@ -157,22 +164,18 @@ def _with_the_same_positions(
 
 
 def _within_budget(
-    sequences: Sequence[TokenSequence],
-    places: list[int],
-    *,
-    budget: int,
-    min_root_tokens: int,
+    keys: Sequence[bytes], places: list[int], *, budget: int, min_root_tokens: int
 ) -> Iterator[list[int]]:
     """Cut where the tree would have more tokens than the budget, in the order of the tree."""
-    if sum(len(sequences[place]) for place in places) <= budget:
+    if sum(key_length(keys[place]) for place in places) <= budget:
         yield places
         return
-    order = sorted(places, key=lambda place: sequences[place].key)
-    shared = [shared_prefix(sequences[a].key, sequences[b].key) for a, b in pairwise(order)]
+    order = sorted(places, key=keys.__getitem__)
+    shared = [shared_prefix(keys[a], keys[b]) for a, b in pairwise(order)]
     cut: list[int] = []
     tokens = 0
     for place, above in zip(order, [0, *shared], strict=True):
-        length = len(sequences[place])
+        length = key_length(keys[place])
         shared_tokens = above if above >= min_root_tokens else 0
         if cut and tokens + length - shared_tokens > budget:
             yield cut
@@ -183,13 +186,13 @@ def _within_budget(
 
 
 def _of_similar_length(
-    sequences: Sequence[TokenSequence], places: list[int], *, budget: int
+    lengths: Sequence[int], places: list[int], *, budget: int
 ) -> Iterator[list[int]]:
     """Shortest first, cut where padding would be more than it is worth."""
     cut: list[int] = []
     tokens = 0
-    for place in sorted(places, key=lambda place: len(sequences[place])):
-        length = len(sequences[place])
+    for place in sorted(places, key=lengths.__getitem__):
+        length = lengths[place]
         padded = length * (len(cut) + 1)
         padding = padded - tokens - length
         wasteful = tokens >= MIN_BATCH_TOKENS and padding > MAX_PADDING * padded

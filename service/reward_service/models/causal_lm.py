@@ -84,6 +84,15 @@ class CausalLM(PretrainedModel):
         self.rows_at_once = max(1, max_logits_bytes // bytes_per_row)
         self._scope = scope
 
+    def needed_tokens(self, sequence: TokenSequence) -> int:
+        """See `RewardModel.needed_tokens`: nothing follows the last token that it could predict.
+
+        So of short answers to one question, only the question is computed.
+        """
+        if self.position_boundary is not None and len(sequence) > self.position_boundary:
+            return len(sequence)  # one token less may be on the other side
+        return sequence.completion[1] - 1
+
     def reads(self, sequences: Sequence[TokenSequence], rows_of: RowsOf) -> CompletionReads:
         """See `RewardModel.reads`; where no completion is known, all tokens but the first are."""
         rows: list[Any] = [np.empty(0, np.int64)]

@@ -49,6 +49,10 @@ class RewardModel(Protocol):
         """
         ...
 
+    def needed_tokens(self, sequence: TokenSequence) -> int:
+        """How many of its tokens, from the first on, the numbers depend on."""
+        ...
+
     def reads(self, sequences: Sequence[TokenSequence], rows_of: RowsOf) -> Reads:
         """Where the numbers of these sequences come from; called from any thread."""
         ...

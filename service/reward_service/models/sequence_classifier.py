@@ -54,6 +54,10 @@ class SequenceClassifier(PretrainedModel):
             raise UnsupportedAttentionError("an encoder attends in both directions")
         super().attend_by(path)
 
+    def needed_tokens(self, sequence: TokenSequence) -> int:
+        """See `RewardModel.needed_tokens`."""
+        return len(sequence)
+
     def reads(self, sequences: Sequence[TokenSequence], rows_of: RowsOf) -> LabelReads:
         """See `RewardModel.reads`."""
         ends = [rows_of(i, len(one) - 1, len(one)).item() for i, one in enumerate(sequences)]
