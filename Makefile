@@ -45,8 +45,8 @@ test: check  ## Checks, then all tests
 	@echo "== tests"
 	$(BIN)/pytest
 
-demo: setup  ## Serve the debug model, benchmark it on the bundled sample, show the table
-	$(BIN)/python scripts/demo.py
+demo: setup  ## Serve a debug model, benchmark it on the bundled sample, show the table: make demo DPO=1
+	$(BIN)/python scripts/demo.py $(if $(DPO),--dpo)
 
 serve: setup  ## Serve a model: make serve MODEL_ID=owner/name
 	HF_HUB_OFFLINE=0 $(BIN)/reward-service --model-id $(or $(MODEL_ID),debug)

@@ -1,5 +1,6 @@
-"""The whole product in one go: serve the debug model, benchmark it, show the table, stop."""
+"""The whole product in one go: serve a debug model, benchmark it, show the table, stop."""
 
+import argparse
 import json
 import os
 import shutil
@@ -18,14 +19,20 @@ START_SECONDS = 180
 STOP_SECONDS = 30
 PROGRAMS = Path(sys.executable).parent
 
+REWARD_MODEL = ["--model-id", "debug"]
+DPO_PAIR = ["--model-id", "debug-policy", "--ref-model-id", "debug-reference"]
+
 
 def main() -> int:
     """Run the demo; the return value is the exit status."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--dpo", action="store_true", help="serve a DPO policy and its reference")
+    flags = DPO_PAIR if parser.parse_args().dpo else REWARD_MODEL
     environment = {k: v for k, v in os.environ.items() if not k.startswith("REWARD_")}
     log = Path(tempfile.mkstemp(prefix="reward-service-", suffix=".log")[1])
-    say("starting reward-service with the debug model on a free loopback port")
+    say(f"starting reward-service {' '.join(flags)} on a free loopback port")
     service = subprocess.Popen(
-        [PROGRAMS / "reward-service", "--model-id", "debug", "--port", "0"],
+        [PROGRAMS / "reward-service", *flags, "--port", "0"],
         stderr=subprocess.PIPE,
         text=True,
         env=environment,
