@@ -3,6 +3,7 @@
 import importlib.util
 import re
 import tomllib
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
@@ -25,12 +26,14 @@ def _script(name: str) -> ModuleType:
     return module
 
 
-@pytest.mark.parametrize("block", PYTHON_BLOCKS)
 def test_readme_python_blocks_run(
-    block: str, service_url: str, monkeypatch: pytest.MonkeyPatch
+    service_url: str, start_service: Callable[..., str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("REWARD_SERVICE_URL", service_url)
-    exec(compile(block, "README.md", "exec"), {})
+    dpo_url = start_service(model_id="debug-policy", ref_model_id="debug-reference")
+    names: dict[str, object] = {}
+    for block in PYTHON_BLOCKS:  # one reads on where the other ended
+        monkeypatch.setenv("REWARD_SERVICE_URL", dpo_url if "logprobs" in block else service_url)
+        exec(compile(block, "README.md", "exec"), names)
 
 
 def test_readme_has_a_python_example() -> None:

@@ -301,7 +301,7 @@ class ModelRunner:
         except (torch.AcceleratorError, torch.OutOfMemoryError):
             # Says nothing about the packing: the device is broken or full.
             raise
-        except (RuntimeError, ValueError, IndexError, TypeError, KeyError) as error:
+        except (RuntimeError, ValueError, LookupError, TypeError, AttributeError) as error:
             return f"the model refuses it ({type(error).__name__}: {one_line(error)})"
         tolerance = PROOF_TOLERANCE.get(self._model.dtype, HALF_PRECISION_TOLERANCE)
         relative = difference / max(1.0, expected.abs().max().item())

@@ -175,11 +175,9 @@ def _check_tokenizers(
 def _check_sizes(
     checkpoint: Checkpoint, policy: CausalLM, other: Checkpoint, reference: CausalLM
 ) -> None:
-    for name in ("vocabulary_size", "output_size"):
-        mine, theirs = getattr(policy, name), getattr(reference, name)
-        if mine != theirs:
-            raise StartupError(
-                f"{checkpoint.model_id} has a vocabulary of {mine:,} tokens, its reference "
-                f"{other.model_id} one of {theirs:,}: their log-probabilities cannot be compared; "
-                "pass the very model that the policy was trained from"
-            )
+    if policy.output_size != reference.output_size:
+        raise StartupError(
+            f"{checkpoint.model_id} has a vocabulary of {policy.output_size:,} tokens, its "
+            f"reference {other.model_id} one of {reference.output_size:,}: their log-probabilities "
+            "cannot be compared; pass the very model that the policy was trained from"
+        )

@@ -80,6 +80,8 @@ class CausalLM(PretrainedModel):
         # A projected row is there in the model's format and in float32. Where the model scales its
         # float32 logits, the scaled ones and the others are.
         self.output_size = _output_size(model)
+        # An id that only one of embedding and head knows has no log-probability.
+        self.vocabulary_size = min(self.vocabulary_size, self.output_size)
         bytes_per_row = self.output_size * (self.dtype.itemsize + 4)
         self.rows_at_once = max(1, max_logits_bytes // bytes_per_row)
         self._scope = scope
