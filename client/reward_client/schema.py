@@ -7,7 +7,7 @@ Requests forbid unknown fields (a typo must not silently change a score); respon
 
 from collections.abc import Mapping, Sequence
 from enum import StrEnum
-from typing import Annotated, Any, Literal, NamedTuple, Self
+from typing import Annotated, Any, Generic, Literal, NamedTuple, Self, TypeVar
 
 from pydantic import (
     BaseModel,
@@ -220,10 +220,14 @@ Truncation = Literal["error", "prompt_start"]
 
 # ------------------------------------------------------------------------------------- requests
 
+One = TypeVar("One")
+"""What a route takes as one of its `inputs`."""
+
 _VLLM_SCORE_FIELDS = ("queries", "documents", "text_1", "text_2", "data_1", "data_2")
 
 
-class _InputsRequest(_Request):
+class _InputsRequest(_Request, Generic[One]):
+    inputs: list[One] = Field(min_length=1)
     truncation: Truncation = "error"
 
     @model_validator(mode="before")
@@ -242,27 +246,25 @@ class _InputsRequest(_Request):
         return data
 
 
-class _ComputeRequest(_InputsRequest):
+class _ComputeRequest(_InputsRequest[One], Generic[One]):
     timeout_seconds: float | None = Field(default=None, gt=0)
     """Give up after this long; the server's `request_timeout_seconds` is the upper bound."""
     priority: int = Field(default=0, ge=-100, le=100)
     """Requests with a higher priority are computed first."""
 
 
-class ScoreRequest(_ComputeRequest):
+class ScoreRequest(_ComputeRequest[Input]):
     """Body of `POST /score`."""
 
-    inputs: list[Input] = Field(min_length=1)
     objectives: bool = False
     """Also return every label of a model with several."""
     token_scores: Literal[False] = False
     """Reserved for a score at every token; this version answers `false` only."""
 
 
-class LogprobsRequest(_ComputeRequest):
+class LogprobsRequest(_ComputeRequest[Input]):
     """Body of `POST /logprobs`."""
 
-    inputs: list[Input] = Field(min_length=1)
     token_logprobs: bool = False
     """Also return the log-probability of every token of the completion."""
     reference: bool = False
@@ -275,22 +277,16 @@ class Pair(PromptInput):
     completions: list[Text] = Field(min_length=2, max_length=2)
 
 
-class CompareRequest(_ComputeRequest):
+class CompareRequest(_ComputeRequest[Pair]):
     """Body of `POST /compare`."""
 
-    inputs: list[Pair] = Field(min_length=1)
 
-
-class RankRequest(_ComputeRequest):
+class RankRequest(_ComputeRequest[PromptInput]):
     """Body of `POST /rank`."""
 
-    inputs: list[PromptInput] = Field(min_length=1)
 
-
-class RenderRequest(_InputsRequest):
+class RenderRequest(_InputsRequest[Input]):
     """Body of `POST /render`."""
-
-    inputs: list[Input] = Field(min_length=1)
 
 
 # ------------------------------------------------------------------------------------ responses

@@ -81,14 +81,15 @@ class ReferenceCache:
     def __init__(self, identity: str, *, max_bytes: int, file: Path | None = None) -> None:
         self._identity = identity
         self._max_bytes = max_bytes
-        self._file = file
+        self._file = file = file and file.expanduser()
         self._lock = threading.Lock()
         try:
             self._database = _opened(file)
         except sqlite3.Error as error:
             if file is None or not _is_damage(error):
                 raise StartupError(
-                    f"--reference-cache {file} cannot be used: {one_line(error)}"
+                    f"--reference-cache {file} cannot be used ({one_line(error)}): "
+                    "it must be a file in a folder that exists and can be written to"
                 ) from error
             self._database = _begun_anew(file, error)
 
