@@ -20,6 +20,12 @@ CONTENDERS = {
     "engine": "**RewardServe**, in process, 64 callers",
     "service": "**RewardServe**, over HTTP, 64 callers",
 }
+DPO_CONTENDERS = {
+    "dpo-loop-6": "RewardBench's DPO loop, batch 6",
+    "dpo-loop-6-sorted": "the same, rows sorted by length",
+    "service": "**RewardServe**, over HTTP, 64 callers",
+}
+WAYS = {"full-logits": "all logits and their softmax", "engine": "**RewardServe**"}
 PARTS = {
     "rewardbench": "RewardBench, pairs/s",
     "best-of-16-alpaca": "best of 16, AlpacaEval, completions/s",
@@ -38,20 +44,54 @@ def newest() -> Path | None:
 
 
 def table(document: dict[str, Any], name: str) -> str:
-    """The tables in Markdown."""
+    """The tables in Markdown; without those whose part an older result has not."""
+    tables = [_scores(document)]
+    if "dpo" in document["scoring"]:
+        tables.append(_dpo(document["scoring"]["dpo"]))
+    if "logprob-memory" in document:
+        tables.append(_memory(document["logprob-memory"]))
+    tables += [_tiny(document["tiny"]), [_caption(document, name)]]
+    return "\n\n".join("\n".join(lines) for lines in tables) + "\n"
+
+
+def _scores(document: dict[str, Any]) -> list[str]:
     lines = ["| | " + " | ".join(PARTS.values()) + " |", "|---" * (len(PARTS) + 1) + "|"]
     for contender, title in CONTENDERS.items():
         cells = [_cell(document["scoring"][part], contender) for part in PARTS]
         lines.append(f"| {title} | " + " | ".join(cells) + " |")
-    lines += [
-        "",
-        "| tiny model, one completion a request, 32 connections | requests/s |",
-        "|---|---|",
+    return lines
+
+
+def _dpo(scoring: dict[str, Any]) -> list[str]:
+    workload = scoring["workload"]
+    lines = [
+        f"| DPO, policy and reference: {workload['units']} RewardBench pairs | pairs/s | peak GB |",
+        "|---|---|---|",
     ]
+    for contender, title in DPO_CONTENDERS.items():
+        peak = scoring["contenders"][contender]["peak_bytes"]
+        lines.append(f"| {title} | {_cell(scoring, contender)} | {(peak or 0) / 1e9:.1f} |")
+    return lines
+
+
+def _memory(memory: dict[str, Any]) -> list[str]:
+    lines = [
+        f"| log-probs of {memory['completion_tokens']:,} tokens, vocabulary of "
+        f"{memory['vocabulary']:,}: memory | " + " | ".join(memory["formats"]) + " |",
+        "|---" * (len(memory["formats"]) + 1) + "|",
+    ]
+    for way, title in WAYS.items():
+        cells = [f"{one['ways'][way]['working_gib']:.2f} GiB" for one in memory["formats"].values()]
+        lines.append(f"| {title} | " + " | ".join(cells) + " |")
+    return lines
+
+
+def _tiny(tiny: dict[str, Any]) -> list[str]:
+    lines = ["| tiny model, one completion a request, 32 connections | requests/s |", "|---|---|"]
     for server, title in SERVERS.items():
-        rate = document["tiny"]["servers"][server]["requests_per_second"]["median"]
+        rate = tiny["servers"][server]["requests_per_second"]["median"]
         lines.append(f"| {title} | {rate:,.0f} |")
-    return "\n".join([*lines, "", _caption(document, name)]) + "\n"
+    return lines
 
 
 def _cell(scoring: dict[str, Any], contender: str) -> str:
@@ -65,7 +105,7 @@ def _cell(scoring: dict[str, Any], contender: str) -> str:
 
 def _caption(document: dict[str, Any], name: str) -> str:
     environment = document["environment"]
-    scorings = document["scoring"].values()
+    scorings = [document["scoring"][part] for part in PARTS]
     difference = max(
         one["max_score_difference"] for s in scorings for one in s["contenders"].values()
     )
@@ -78,10 +118,20 @@ def _caption(document: dict[str, Any], name: str) -> str:
         f"{difference:.0e}. On the RewardBench rows the engine's useful work, every distinct token "
         f"once, is {share:.0%} of the machine's own matmul rate; over 1 to 64 completions of one "
         f"prompt its time is linear in the distinct tokens "
-        f"(R² {document['growth']['r_squared']:.3f}). "
+        f"(R² {document['growth']['r_squared']:.3f}). {_dpo_caption(document)}"
         f"`make bench` measures it again; commit {environment['commit']}, "
         f"[all numbers](benchmark/results/{name})."
     )
+
+
+def _dpo_caption(document: dict[str, Any]) -> str:
+    if "dpo" not in document["scoring"]:
+        return ""
+    dpo = document["scoring"]["dpo"]
+    difference = max(one["max_score_difference"] for one in dpo["contenders"].values())
+    repetitions = len(dpo["contenders"]["service"]["repetitions"])
+    times = "measured once" if repetitions == 1 else f"medians of {repetitions} repetitions"
+    return f"DPO: two of {dpo['model']['name']}, {times}; rewards agree within {difference:.0e}. "
 
 
 def with_table(readme: str) -> str:

@@ -14,8 +14,8 @@ import torch
 from gpu.experiment import Options, run
 from gpu.shapes import SHAPES
 from gpu.table import as_table
-from reward_service.errors import StartupError
 from reward_service.device import choose_device
+from reward_service.errors import StartupError
 
 DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
 LIMIT_SECONDS = 540.0

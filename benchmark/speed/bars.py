@@ -2,12 +2,14 @@
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Literal
+
+from speed.logprob_memory import DTYPES
 
 
 @dataclass(frozen=True, slots=True)
 class Bar:
-    """A number of the results that must be at least this."""
+    """A number of the results, and what it must be."""
 
     name: str
     path: tuple[str, ...]
@@ -15,6 +17,17 @@ class Bar:
     bar: float | None
     """`None`: reported, not demanded."""
     unit: str = "x"
+    sense: Literal["at least", "at most"] = "at least"
+
+    def met_by(self, value: float) -> bool | None:
+        """Whether this number reaches it; NaN reaches nothing."""
+        if self.bar is None:
+            return None
+        return value >= self.bar if self.sense == "at least" else value <= self.bar
+
+
+def _scoring(part: str, contender: str) -> tuple[str, ...]:
+    return ("scoring", part, "contenders", contender)
 
 
 def _against(part: str, rows: str, bars: Mapping[str, float | None]) -> list[Bar]:
@@ -22,7 +35,7 @@ def _against(part: str, rows: str, bars: Mapping[str, float | None]) -> list[Bar
     return [
         Bar(
             f"{rows}: service / {baseline}",
-            ("scoring", part, "contenders", "service", "ratio_to", baseline, "median"),
+            (*_scoring(part, "service"), "ratio_to", baseline, "median"),
             bar,
         )
         for baseline, bar in bars.items()
@@ -55,7 +68,7 @@ BARS = (
     ),
     Bar(
         "RewardBench rows: the engine's useful work / the machine's matmul rate",
-        ("scoring", "rewardbench", "contenders", "engine", "matmul_share", "median"),
+        (*_scoring("rewardbench", "engine"), "matmul_share", "median"),
         0.85,
     ),
     Bar(
@@ -67,6 +80,22 @@ BARS = (
         "tiny model, 32 connections: service / one-forward-server",
         ("tiny", "servers", "service", "ratio_to", "one-forward-server", "median"),
         2,
+    ),
+    *_against(
+        "dpo",
+        "DPO, RewardBench rows",
+        {"dpo-loop-6": 3, "dpo-loop-6-sorted": None},
+    ),
+    *(
+        Bar(
+            f"log-probs of a long completion, {dtype}: memory, {way}",
+            ("logprob-memory", "formats", dtype, "ways", way, "working_gib"),
+            bar,
+            unit=" GiB",
+            sense="at most",
+        )
+        for dtype in DTYPES
+        for way, bar in (("full-logits", None), ("engine", 1))
     ),
     Bar(
         "engine's time against distinct tokens, n = 1 to 64: R²",
@@ -85,6 +114,6 @@ def judged(document: dict[str, Any]) -> list[dict[str, Any]]:
         for step in bar.path:
             value = value.get(step) if isinstance(value, dict) else None
         if value is not None:
-            met = None if bar.bar is None else value >= bar.bar
-            results.append({**asdict(bar), "path": ".".join(bar.path), "value": value, "met": met})
+            judgement = {"path": ".".join(bar.path), "value": value, "met": bar.met_by(value)}
+            results.append({**asdict(bar), **judgement})
     return results

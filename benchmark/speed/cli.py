@@ -10,7 +10,7 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from speed.contenders import CONTENDERS
+from speed.contenders import NAMES
 from speed.environment import CHECKOUT
 from speed.experiment import PARTS, Options, run
 from speed.process import drop_settings_from_environment
@@ -35,9 +35,12 @@ def measure(
     ] = None,
     contender: Annotated[
         list[str] | None,
-        typer.Option(metavar="NAME", help=f"One of {', '.join(CONTENDERS)}; repeat."),
+        typer.Option(metavar="NAME", help=f"One of {', '.join(NAMES)}; repeat."),
     ] = None,
     pairs: Annotated[int, typer.Option(min=1, help="RewardBench pairs.")] = DEFAULTS.pairs,
+    dpo_pairs: Annotated[
+        int, typer.Option(min=1, help="RewardBench pairs for policy and reference.")
+    ] = DEFAULTS.dpo_pairs,
     repetitions: Annotated[
         int, typer.Option(min=1, help="Rounds over all contenders.")
     ] = DEFAULTS.repetitions,
@@ -55,11 +58,16 @@ def measure(
     """
     drop_settings_from_environment()
     parts = tuple(part for part in PARTS if part in only) if only else PARTS
-    names = tuple(one for one in CONTENDERS if one in contender) if contender else tuple(CONTENDERS)
-    if unknown := {*(only or ())} - {*PARTS} | {*(contender or ())} - {*CONTENDERS}:
+    names = tuple(name for name in NAMES if name in contender) if contender else NAMES
+    if unknown := {*(only or ())} - {*PARTS} | {*(contender or ())} - {*NAMES}:
         raise typer.BadParameter(f"unknown: {', '.join(sorted(unknown))}")
     options = Options(
-        pairs=pairs, repetitions=repetitions, seed=seed, parts=parts, contenders=names
+        pairs=pairs,
+        dpo_pairs=dpo_pairs,
+        repetitions=repetitions,
+        seed=seed,
+        parts=parts,
+        contenders=names,
     )
     if quick:
         options = Options(
@@ -69,6 +77,9 @@ def measure(
             growth=(1, 4, 16),
             repetitions=1,
             growth_repetitions=2,
+            dpo_pairs=min(dpo_pairs, 6),
+            dpo_repetitions=1,
+            memory_tokens=1024,
             tiny_repetitions=1,
             tiny_seconds=1.0,
             matmul_seconds=0.5,

@@ -7,11 +7,15 @@ from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
+from speed.models import POLICY, REFERENCE, model_class
 from speed.process import Server
 from speed.rows import Group
 from speed.workloads import Workload
+
+Scored = Literal["score", "dpo"]
+"""Kinds of models that have scores."""
 
 CALLERS = 64
 """Concurrent callers of whatever takes requests."""
@@ -26,7 +30,8 @@ class Outcome:
     scores: list[float]
     """In the order of the workload's texts."""
     computed_tokens: int
-    """Tokens that went through the model, padding included."""
+    """Tokens that went through the model, padding included; through the policy, where there is a
+    reference beside it."""
     latencies: list[float] = field(default_factory=list)
     """Seconds of each request, where there are requests."""
 
@@ -131,6 +136,39 @@ class Alone(_InProcess):
         return self._counted(self._one_by_one.score(workload.flat_texts))
 
 
+class DpoLoop(_InProcess):
+    """RewardBench's loop over a DPO policy and its reference, six rows a batch as it runs it.
+
+    Args:
+        sort: the rows by length, longest first, as a careful user does.
+    """
+
+    def __init__(self, *, sort: bool) -> None:
+        self.sort = sort
+
+    def start(self, folder: Path) -> None:
+        """See `Contender`."""
+        from baselines.rewardbench_dpo_loop import RewardBenchDpoLoop
+
+        self._loop = RewardBenchDpoLoop(str(folder / POLICY), str(folder / REFERENCE))
+        self._count(self._loop.policy)
+
+    def score(self, workload: Workload) -> Outcome:
+        """See `Contender`."""
+        from baselines.rewardbench_dpo_loop import Answer
+
+        rows = [
+            tuple(Answer(text, span.start, span.stop) for text, span in zip(*row, strict=True))
+            for row in zip(workload.texts, workload.spans, strict=True)
+        ]
+        order = [*range(len(rows))]
+        if self.sort:
+            order.sort(key=lambda row: max(workload.lengths[row]), reverse=True)
+        rewards = self._loop.rewards([rows[row] for row in order])
+        by_row = dict(zip(order, rewards, strict=True))
+        return self._counted([reward for row in range(len(rows)) for reward in by_row[row]])
+
+
 class OneForwardServer:
     """One forward pass per request behind FastAPI; a request holds a group's texts."""
 
@@ -228,9 +266,9 @@ class OurEngine:
             scored = await self._engine.score(
                 [Conversation(prompt, group.completions)], timeout_seconds=TIMEOUT_SECONDS
             )
-            readings = scored.groups[0].readings
-            index = self._loaded.score_index
-            return _Answer([r.outputs[index] for r in readings], scored.computed_tokens)
+            # The model has one output, which is the score.
+            scores = [reading.outputs[0] for reading in scored.groups[0].readings]
+            return _Answer(scores, scored.computed_tokens)
 
         return await _by_callers(workload.groups, ask)
 
@@ -250,13 +288,12 @@ class OurService:
 
     def start(self, folder: Path) -> None:
         """See `Contender`."""
+        self._serve("--model-id", str(folder))
+
+    def _serve(self, *model: str) -> None:
         from reward_client import AsyncRewardClient
 
-        self._server = Server(
-            "reward_service",
-            ["--model-id", str(folder), "--device", "cpu"],
-            ready_path="/ready",
-        )
+        self._server = Server("reward_service", [*model, "--device", "cpu"], ready_path="/ready")
         self._server.wait_until_ready()
         self._client = AsyncRewardClient(self._server.url, timeout=TIMEOUT_SECONDS)
         self._loop = asyncio.Runner()
@@ -287,17 +324,29 @@ class OurService:
         return self._server.pid
 
 
+class OurDpoService(OurService):
+    """The same with a DPO policy and its reference.
+
+    Without the cache of what the reference said, or repetitions would measure the cache.
+    """
+
+    def start(self, folder: Path) -> None:
+        """See `Contender`."""
+        policy, reference = str(folder / POLICY), str(folder / REFERENCE)
+        models = ("--kind", "dpo", "--model-id", policy, "--ref-model-id", reference)
+        self._serve(*models, "--reference-cache-bytes", "0")
+
+
 class Matmul(_InProcess):
-    """The machine: the model's own linear layers, multiplied with as many tokens as a batch has."""
+    """The machine: the trunk's own linear layers, multiplied with as many tokens as a batch has."""
 
     def start(self, folder: Path) -> None:
         """See `Contender`."""
         import torch
-        from transformers import AutoModelForSequenceClassification
         from transformers.utils import logging
 
         logging.disable_progress_bar()
-        model = AutoModelForSequenceClassification.from_pretrained(folder, dtype=torch.float32)
+        model = model_class(folder).from_pretrained(folder, dtype=torch.float32)
         self._weights = [
             module.weight.detach()
             for module in model.base_model.modules()
@@ -355,14 +404,28 @@ async def _by_callers(items: Sequence[Any], ask: Callable[[Any], Awaitable[_Answ
     )
 
 
-CONTENDERS: dict[str, Callable[[], Contender]] = {
-    "loop-8": partial(Loop, 8),
-    "loop-64": partial(Loop, 64),
-    "one-by-one": Alone,
-    "length-sorted": partial(Sorted, attention_mask=True),
-    "length-sorted-no-mask": partial(Sorted, attention_mask=False),
-    "one-forward-server": OneForwardServer,
-    "engine": OurEngine,
-    "service": OurService,
+CONTENDERS: dict[Scored, dict[str, Callable[[], Contender]]] = {
+    "score": {
+        "loop-8": partial(Loop, 8),
+        "loop-64": partial(Loop, 64),
+        "one-by-one": Alone,
+        "length-sorted": partial(Sorted, attention_mask=True),
+        "length-sorted-no-mask": partial(Sorted, attention_mask=False),
+        "one-forward-server": OneForwardServer,
+        "engine": OurEngine,
+        "service": OurService,
+    },
+    "dpo": {
+        "dpo-loop-6": partial(DpoLoop, sort=False),
+        "dpo-loop-6-sorted": partial(DpoLoop, sort=True),
+        "service": OurDpoService,
+    },
 }
-"""Name → contender. The baselines come first, ours next to each other."""
+"""Kind of model → name → contender. The baselines come first, ours next to each other."""
+
+RIGHT: dict[Scored, str] = {"score": "one-by-one", "dpo": "dpo-loop-6"}
+"""Whose scores all others are compared with; the DPO loop's are differences of float32 sums of many
+thousands, good to about 1e-3."""
+
+NAMES = tuple(dict.fromkeys(name for contenders in CONTENDERS.values() for name in contenders))
+"""Of all contenders."""

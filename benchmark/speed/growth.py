@@ -32,14 +32,14 @@ def grow(
             measurement: Measurement = engine.call("measure", workload)
             seconds[index].append(measurement.seconds)
             computed[index] = measurement.computed_tokens
-    tokens = [workload.distinct_tokens for workload in workloads]
+    tokens = [workload.distinct.tokens for workload in workloads]
     line = linregress(tokens, [median(s) for s in seconds])
     return {
         "points": [
             {
                 "completions": workload.sequences,
                 "input_tokens": workload.input_tokens,
-                "distinct_tokens": workload.distinct_tokens,
+                "distinct_tokens": workload.distinct.tokens,
                 "computed_tokens": computed[index],
                 "seconds": median(seconds[index]),
                 "repetitions": seconds[index],

@@ -7,12 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 from statistics import median
 from typing import Any
 
-from speed.models import Arithmetic
 from speed.station import Measurement, spread
 from speed.workloads import Workload
-
-REFERENCE = "one-by-one"
-"""Whose scores are right."""
 
 MATMUL_SECONDS = 1.0
 
@@ -21,8 +17,9 @@ def score_interleaved(
     workload: Workload,
     workers: Mapping[str, Any],
     matmul: Any,
-    model: Arithmetic,
     *,
+    right: str,
+    useful_flops: float,
     batch_tokens: int,
     repetitions: int,
     matmul_seconds: float = MATMUL_SECONDS,
@@ -33,6 +30,8 @@ def score_interleaved(
     Args:
         workers: contenders by name, as `Worker`s of `Station`s.
         matmul: a `Worker` of the machine's own rate.
+        right: the contender whose scores all others are compared with.
+        useful_flops: floating point operations that the workload cannot be scored without.
         batch_tokens: tokens of one matrix product, what a batch of the engine has.
         advance: called before each measurement with what it is.
     """
@@ -40,8 +39,8 @@ def score_interleaved(
         worker.call("warm_up", workload)
     measured: dict[str, list[Measurement]] = {name: [] for name in workers}
     rates: list[float] = []
-    tokens = min(batch_tokens, workload.distinct_tokens)
-    beside_matmul = "engine" if "engine" in workers else next(iter(workers))
+    tokens = min(batch_tokens, workload.distinct.tokens)
+    beside_matmul = next(name for name in ("engine", "service", *workers) if name in workers)
     for repetition in range(repetitions):
         # There and back again: a machine that grows slower favours nobody.
         for name in [*workers] if repetition % 2 == 0 else [*workers][::-1]:
@@ -54,7 +53,6 @@ def score_interleaved(
             measured[name].append(workers[name].call("measure", workload))
             after = matmul.call("flops_per_second", tokens=tokens, seconds=matmul_seconds)
             rates.append((before + after) / 2)
-    flops = model.useful_flops(tokens=workload.distinct_tokens, attended=workload.attended_keys)
     return {
         "workload": {
             "name": workload.name,
@@ -63,12 +61,15 @@ def score_interleaved(
             "units": workload.units,
             "sequences": workload.sequences,
             "input_tokens": workload.input_tokens,
-            "distinct_tokens": workload.distinct_tokens,
-            "useful_flops": flops,
+            "distinct_tokens": workload.distinct.tokens,
+            "completion_tokens": workload.distinct.completion_tokens,
+            "useful_flops": useful_flops,
         },
         "matmul": {"tokens": tokens, "repetitions": rates, "flops_per_second": spread(rates)},
         "contenders": {
-            name: _contender(name, measured, workload, [flops / rate for rate in rates])
+            name: _contender(
+                name, measured, workload, [useful_flops / rate for rate in rates], right=right
+            )
             for name in workers
         },
     }
@@ -79,6 +80,8 @@ def _contender(
     measured: Mapping[str, Sequence[Measurement]],
     workload: Workload,
     ideal_seconds: Sequence[float],
+    *,
+    right: str,
 ) -> dict[str, Any]:
     own = measured[name]
     seconds = [one.seconds for one in own]
@@ -96,7 +99,7 @@ def _contender(
         "repetitions": [one.document() for one in own],
         "units_per_second": rate(workload.units),
         "input_tokens_per_second": rate(workload.input_tokens),
-        "distinct_tokens_per_second": rate(workload.distinct_tokens),
+        "distinct_tokens_per_second": rate(workload.distinct.tokens),
         "computed_tokens": computed,
         # A tree computes less than the input, so that it has no padding to speak of.
         "padding_share": max(0.0, 1 - workload.input_tokens / computed),
@@ -106,7 +109,7 @@ def _contender(
         "peak_bytes": max((one.peak_bytes for one in own if one.peak_bytes), default=None),
         "matmul_share": spread([i / s for i, s in zip(ideal_seconds, seconds, strict=True)]),
         "ratio_to": {other: ratio_to(other) for other in measured if other != name},
-        "max_score_difference": _difference(own, measured.get(REFERENCE)),
+        "max_score_difference": _difference(own, measured.get(right)),
     }
 
 
@@ -115,12 +118,10 @@ def _median(values: Sequence[float | None]) -> float | None:
     return median(present) if present else None
 
 
-def _difference(
-    own: Sequence[Measurement], reference: Sequence[Measurement] | None
-) -> float | None:
+def _difference(own: Sequence[Measurement], right: Sequence[Measurement] | None) -> float | None:
     """The largest difference of any score in any repetition; NaN stays NaN."""
-    if reference is None:
+    if right is None:
         return None
-    right = reference[0].scores
-    differences = [abs(a - b) for one in own for a, b in zip(one.scores, right, strict=True)]
+    expected = right[0].scores
+    differences = [abs(a - b) for one in own for a, b in zip(one.scores, expected, strict=True)]
     return max(differences, key=lambda d: float("inf") if d != d else d)

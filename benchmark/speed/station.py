@@ -10,7 +10,7 @@ from typing import Any
 
 from transformers.utils import logging
 
-from speed.contenders import CONTENDERS
+from speed.contenders import CONTENDERS, Scored
 from speed.process import drop_settings_from_environment, memory_bytes, reset_peak_memory
 from speed.workloads import Workload
 
@@ -38,14 +38,15 @@ class Station:
     """A contender and its stop watch.
 
     Args:
+        kind: of model.
         name: of a contender.
         folder: of the model.
     """
 
-    def __init__(self, name: str, folder: Path) -> None:
+    def __init__(self, kind: Scored, name: str, folder: Path) -> None:
         drop_settings_from_environment()
         logging.disable_progress_bar()
-        self._contender = CONTENDERS[name]()
+        self._contender = CONTENDERS[kind][name]()
         self._contender.start(folder)
 
     def warm_up(self, workload: Workload) -> None:

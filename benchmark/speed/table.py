@@ -8,8 +8,7 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-DIVISOR = "loop-8"
-"""What everyone is divided by: RewardBench as its command line runs it."""
+SIGNS = {"at least": "≥", "at most": "≤"}
 
 WIDTH = 140
 """Where the output is no terminal, whose width would count."""
@@ -41,6 +40,8 @@ def _tables(document: dict[str, Any]) -> Iterator[RenderableType]:
         yield _scoring_table(scoring)
     if "growth" in document:
         yield _growth_table(document["growth"])
+    if "logprob-memory" in document:
+        yield _memory_table(document["logprob-memory"])
     if "tiny" in document:
         yield _tiny_table(document["tiny"])
     yield _bars_table(document["bars"])
@@ -48,6 +49,8 @@ def _tables(document: dict[str, Any]) -> Iterator[RenderableType]:
 
 def _scoring_table(scoring: dict[str, Any]) -> Table:
     workload = scoring["workload"]
+    # RewardBench as its command line runs it, where everyone was measured.
+    divisor = next(iter(scoring["contenders"]))
     table = _table(
         f"{workload['name']}, {workload['unit']} per second: {workload['sequences']} sequences, "
         f"{workload['input_tokens']:,} tokens, {workload['distinct_tokens']:,} distinct; "
@@ -55,7 +58,7 @@ def _scoring_table(scoring: dict[str, Any]) -> Table:
         "contender",
         "per s",
         "from – to",
-        f"/{DIVISOR}",
+        f"/{divisor}",
         "service/",
         "tokens/s",
         "padding",
@@ -72,7 +75,7 @@ def _scoring_table(scoring: dict[str, Any]) -> Table:
             name,
             f"{rate['median']:.2f}",
             f"{rate['min']:.2f} – {rate['max']:.2f}",
-            _ratio(one["ratio_to"].get(DIVISOR)),
+            _ratio(one["ratio_to"].get(divisor)),
             _ratio(service["ratio_to"].get(name)),
             f"{one['input_tokens_per_second']['median']:,.0f}",
             f"{one['padding_share']:.0%}",
@@ -103,6 +106,31 @@ def _growth_table(growth: dict[str, Any]) -> Table:
     return table
 
 
+def _memory_table(memory: dict[str, Any]) -> Table:
+    table = _table(
+        f"log-probs of a completion of {memory['completion_tokens']:,} tokens over a vocabulary of "
+        f"{memory['vocabulary']:,}",
+        "way",
+        "dtype",
+        "GiB above the loaded model",
+        "GiB held",
+        "seconds",
+        "differs",
+    )
+    for dtype, measured in memory["formats"].items():
+        for way, one in measured["ways"].items():
+            held = one["held_bytes"]
+            table.add_row(
+                way,
+                dtype,
+                _number(one["working_gib"], ".2f"),
+                _number(held and held / 2**30, ".2f"),
+                f"{one['seconds']:.1f}",
+                f"{measured['max_difference']:.0e}",
+            )
+    return table
+
+
 def _tiny_table(tiny: dict[str, Any]) -> Table:
     table = _table(
         f"tiny model, {tiny['connections']} keep-alive connections",
@@ -128,7 +156,8 @@ def _bars_table(bars: list[dict[str, Any]]) -> Table:
     table = _table("bars", "what", "measured", "bar", "")
     for bar in bars:
         verdict = {True: "[green]met", False: "[red]missed", None: ""}[bar["met"]]
-        demanded = "" if bar["bar"] is None else f"≥ {bar['bar']:g}{bar['unit']}"
+        sign = SIGNS[bar["sense"]]
+        demanded = "" if bar["bar"] is None else f"{sign} {bar['bar']:g}{bar['unit']}"
         table.add_row(bar["name"], f"{bar['value']:.3g}{bar['unit']}", demanded, verdict)
     return table
 

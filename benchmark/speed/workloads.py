@@ -2,9 +2,21 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 from typing import Any, Literal
 
 from speed.rows import Group, Rows
+
+
+@dataclass(frozen=True, slots=True)
+class Distinct:
+    """What there is to compute if equal beginnings of texts are computed once."""
+
+    tokens: int
+    attended_keys: int
+    """Keys that these tokens see, themselves included."""
+    completion_tokens: int
+    """Those of them that belong to completions."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,9 +31,9 @@ class Workload:
     """Per group, each completion's formatted text."""
     lengths: tuple[tuple[int, ...], ...]
     """Per group, each text's tokens."""
-    distinct_tokens: int
-    attended_keys: int
-    """Keys that the distinct tokens see, themselves included."""
+    spans: tuple[tuple[range, ...], ...]
+    """Per group, which of each text's tokens are its completion, the end of its turn included."""
+    distinct: Distinct
 
     @property
     def sequences(self) -> int:
@@ -58,6 +70,7 @@ class Workload:
             groups=(Group(first.prompt, first.completions[:2]),),
             texts=(self.texts[0][:2],),
             lengths=(self.lengths[0][:2],),
+            spans=(self.spans[0][:2],),
         )
 
 
@@ -71,54 +84,71 @@ def make_workload(
     max_tokens: int,
 ) -> Workload:
     """The first `count` groups whose texts all fit into the model."""
-    groups: list[Group] = []
-    texts: list[tuple[str, ...]] = []
-    ids: list[list[list[int]]] = []
-    for group in rows.groups:
-        if len(groups) == count:
-            break
-        formatted = tuple(_formatted(tokenizer, group))
-        token_ids = tokenizer(list(formatted), add_special_tokens=False).input_ids
-        if max(map(len, token_ids)) <= max_tokens:
-            groups.append(group)
-            texts.append(formatted)
-            ids.append(token_ids)
-    distinct, attended = _distinct([one for group_ids in ids for one in group_ids])
+    formatted = ((group, _formatted(tokenizer, group)) for group in rows.groups)
+    fitting = (
+        (group, completions)
+        for group, completions in formatted
+        if all(len(one.token_ids) <= max_tokens for one in completions)
+    )
+    taken = [*islice(fitting, count)]
+    groups = tuple(group for group, _ in taken)
+    per_group = [completions for _, completions in taken]
     return Workload(
         name=name,
         unit=unit,
         source=rows.source,
-        groups=tuple(groups),
-        texts=tuple(texts),
-        lengths=tuple(tuple(map(len, group_ids)) for group_ids in ids),
-        distinct_tokens=distinct,
-        attended_keys=attended,
+        groups=groups,
+        texts=tuple(tuple(one.text for one in group) for group in per_group),
+        lengths=tuple(tuple(len(one.token_ids) for one in group) for group in per_group),
+        spans=tuple(tuple(one.span for one in group) for group in per_group),
+        distinct=_distinct([one for group in per_group for one in group]),
     )
 
 
-def _formatted(tokenizer: Any, group: Group) -> Iterable[str]:
-    for completion in group.completions:
-        messages = [
-            {"role": "user", "content": group.prompt},
-            {"role": "assistant", "content": completion},
-        ]
-        yield tokenizer.apply_chat_template(messages, tokenize=False)
+@dataclass(frozen=True, slots=True)
+class _Formatted:
+    """A completion behind its prompt."""
+
+    text: str
+    token_ids: list[int]
+    span: range
 
 
-def _distinct(sequences: Sequence[list[int]]) -> tuple[int, int]:
-    """Distinct tokens (equal prefixes count once) and the keys they see.
+def _formatted(tokenizer: Any, group: Group) -> list[_Formatted]:
+    texts = [
+        tokenizer.apply_chat_template(
+            [
+                {"role": "user", "content": group.prompt},
+                {"role": "assistant", "content": completion},
+            ],
+            tokenize=False,
+        )
+        for completion in group.completions
+    ]
+    encoded = tokenizer(texts, add_special_tokens=False)
+    turns = [completion + tokenizer.eos_token for completion in group.completions]
+    spans = map(_span, encoded.encodings, texts, turns)
+    return [*map(_Formatted, texts, encoded.input_ids, spans)]
 
-    Not the engine's own count: this is what the engine is measured with.
-    """
-    tokens = attended = 0
+
+def _span(encoding: Any, text: str, turn: str) -> range:
+    """The tokens of the last turn and its end, not those of its header or of what follows it."""
+    start = text.rindex(turn)
+    return range(encoding.char_to_token(start), encoding.char_to_token(start + len(turn) - 1) + 1)
+
+
+def _distinct(sequences: Iterable[_Formatted]) -> Distinct:
+    """Not the engine's own count: this is what the engine is measured with."""
+    tokens = attended = completion = 0
     before: list[int] = []
-    for sequence in sorted(sequences):
+    for sequence in sorted(sequences, key=lambda one: one.token_ids):
         # Sorted, what a sequence shares with any before it, it shares with its neighbour.
-        shared = _shared(before, sequence)
-        tokens += len(sequence) - shared
-        attended += len(sequence) * (len(sequence) + 1) // 2 - shared * (shared + 1) // 2
-        before = sequence
-    return tokens, attended
+        length, shared = len(sequence.token_ids), _shared(before, sequence.token_ids)
+        tokens += length - shared
+        attended += length * (length + 1) // 2 - shared * (shared + 1) // 2
+        completion += len(range(max(sequence.span.start, shared), sequence.span.stop))
+        before = sequence.token_ids
+    return Distinct(tokens, attended, completion)
 
 
 def _shared(a: Sequence[int], b: Sequence[int]) -> int:
