@@ -73,10 +73,19 @@ def rewardbench_document(metrics: Metrics, provenance: Provenance) -> Mapping[st
     info = provenance.info
     return {
         "model": provenance.model,
-        "model_type": "Seq. Classifier" if info else "Custom Classifier",
+        "model_type": _model_type(info),
         "chat_template": info and info.template.source,
         **{name: tally.accuracy for name, tally in metrics.subsets.items()},
     }
+
+
+def _model_type(info: InfoResponse | None) -> str:
+    """What RewardBench's leaderboard calls this kind of model."""
+    if info is None:
+        return "Custom Classifier"
+    if info.model.kind == "dpo":
+        return "DPO" if info.reference else "DPO Ref. Free"
+    return "Seq. Classifier"
 
 
 def _subset(tally: Tally) -> dict[str, Any]:

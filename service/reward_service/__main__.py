@@ -45,13 +45,19 @@ def _write_debug_model(arguments: Sequence[str]) -> int:
     )
     parser.add_argument("--seed", type=int, default=0, help="another seed, another model")
     options = parser.parse_args(arguments)
-    from reward_service.debug_model import write_debug_model
+    from reward_service.debug_model import POLICY_FOLDER, REFERENCE_FOLDER, write_debug_model
 
     try:
         write_debug_model(options.folder, kind=options.kind, seed=options.seed)
     except OSError as error:
         return _complain(f"{options.folder} cannot be written: {error}")
     sys.stdout.write(f"debug model written to {options.folder}\n")
+    if options.kind == "dpo":
+        flags = (
+            f"--model-id {options.folder / POLICY_FOLDER} "
+            f"--ref-model-id {options.folder / REFERENCE_FOLDER}"
+        )
+        sys.stdout.write(f"serve it with: reward-service {flags}\n")
     return 0
 
 
