@@ -12,6 +12,7 @@ from gpu.device import environment, release_memory, synchronize
 from gpu.equality import measure_equality
 from gpu.kernels import profile_batch
 from gpu.load import Load, largest_difference, run_load, run_padded_loop
+from gpu.log_probs import measure_log_probs
 from gpu.pair_lengths import read_pair_lengths
 from gpu.shapes import PAD_TOKEN_ID, Shape, make_model, useful_flops
 from gpu.workloads import Workload, best_of_16, rewardbench_pairs
@@ -33,6 +34,9 @@ PROBE_PROMPTS = 1
 
 STARTUP_PAIRS = 3
 """Each of the load's runners proves itself again, with these."""
+
+MOST_MEMORY = 2**30
+"""Above the model's own, for a completion as long as its positions."""
 
 SEED = 0
 
@@ -117,6 +121,18 @@ def run(options: Options, *, save: Callable[[dict[str, Any]], None]) -> dict[str
         document["profile"] = profile_batch(
             bench.runner(budget=budget), pairs, budget=budget, device=device
         )
+    del bench, classifier, model
+    if time.perf_counter() < stop_at:
+        document["log_probs"] = measure_log_probs(
+            shape,
+            sample,
+            probes,
+            dtype=options.dtype,
+            device=device,
+            budget=budget,
+            seed=SEED,
+            stop_at=stop_at,
+        )
     document["goals"] = _goals(shape, document)
     save(document)
     return document
@@ -200,6 +216,16 @@ def _goals(shape: Shape, document: dict[str, Any]) -> list[dict[str, Any]]:
             load["share_of_ceiling"],
         ),
     ]
+    if (log_probs := document.get("log_probs")) is not None:
+        memory = log_probs["long_completion"]["memory_above_the_model_bytes"]
+        if memory is not None:
+            goals.append(
+                _goal(
+                    "memory of 8,192 tokens' log-probabilities ≤ 1 GiB",
+                    memory <= MOST_MEMORY,
+                    memory,
+                )
+            )
     if shape.goal_seconds is not None:
         seconds = load["seconds_for_2985_pairs"]
         goals.append(

@@ -89,8 +89,15 @@ SHAPES = {
 }
 
 
-def make_model(shape: Shape, *, dtype: torch.dtype, device: str, seed: int) -> Any:
-    """A classifier with one label, made on its device in its number format.
+def make_model(
+    shape: Shape,
+    *,
+    dtype: torch.dtype,
+    device: str,
+    seed: int,
+    auto_class: Any = AutoModelForSequenceClassification,
+) -> Any:
+    """A model, made on its device in its number format: a classifier with one label, or another.
 
     The layers' last projections are drawn smaller the more layers there are, as GPT-2 does:
     otherwise a deep model of random weights is chaotic and tells rounding from nothing. Embeddings
@@ -111,11 +118,10 @@ def make_model(shape: Shape, *, dtype: torch.dtype, device: str, seed: int) -> A
         bos_token_id=1,
         eos_token_id=2,
         num_labels=1,
+        tie_word_embeddings=False,
     )
     with torch.device(device):
-        model = AutoModelForSequenceClassification.from_config(
-            config, dtype=dtype, attn_implementation="sdpa"
-        )
+        model = auto_class.from_config(config, dtype=dtype, attn_implementation="sdpa")
     generator = torch.Generator(device).manual_seed(seed)
     with torch.no_grad():
         for name, weights in model.named_parameters():

@@ -50,6 +50,16 @@ def _lines(document: dict[str, Any]) -> Iterator[str]:
         for padded in load.get("padded_loop", ()):
             name = f"  padded loop, batch {padded['batch_size']}"
             yield _row(name, padded) if "seconds" in padded else f"  {name:34}{padded['failed']}"
+    if "log_probs" in document:
+        log_probs = document["log_probs"]
+        yield _row("log-probs of rewardbench pairs", log_probs["rewardbench"])
+        long, error = log_probs["long_completion"], log_probs["against_plain"]
+        memory = long["memory_above_the_model_bytes"]
+        yield (
+            f"  log-probs of {long['tokens']:,} tokens: {long['seconds']:.3f} s"
+            + ("" if memory is None else f", {memory / GIB:.2f} GiB above the model")
+            + f"; from plain transformers {error['largest_of_a_token']:.1e} a token"
+        )
     for event in document.get("profile", ()):
         yield f"  {event['seconds']:10.4f} s {event['calls']:6} x {event['operation'][:90]}"
     yield ""

@@ -101,6 +101,15 @@ def test_every_budget_and_section_is_there(document: dict[str, Any]) -> None:
     )
 
 
+def test_log_probabilities_are_those_of_plain_transformers(document: dict[str, Any]) -> None:
+    measured = document["log_probs"]
+    assert measured["path"] == "tree"
+    assert measured["against_plain"]["largest_of_a_token"] < 0.1  # the logits are bfloat16
+    assert measured["against_plain"]["largest_log_prob"] > 5
+    assert measured["rewardbench"]["failed"] == 0
+    assert measured["long_completion"]["tokens"] == 8192
+
+
 def test_the_padded_loop_gives_the_same_scores(document: dict[str, Any]) -> None:
     for section in ("rewardbench", "best_of_16"):
         for padded in document[section]["padded_loop"]:
