@@ -252,15 +252,20 @@ class Encoder:
 
     def _conversation(self, conversation: Conversation) -> list[_Draft]:
         prompt = [dict(message) for message in conversation.prompt]
-        before, marker, after = self._apply_template(prompt, _MARKER).partition(_MARKER)
+        marker = _MARKER
+        while any(marker in message["content"] for message in prompt):
+            marker += _MARKER
+        before, found, after = self._apply_template(prompt, marker).partition(marker)
         drafts = []
         for index, completion in enumerate(conversation.completions):
             text = self._apply_template(prompt, completion)
             self._check_characters(text, completion_index=index)
             draft = _Draft(text, is_conversation=True, warnings=[*self.start_warnings])
-            if marker and text.startswith(before) and text.endswith(after):
+            if found and text.startswith(before) and text.endswith(after):
                 draft.first_character = len(before)
                 draft.last_character = len(text) - len(after)
+                if text[len(before) : draft.last_character].strip() != completion.strip():
+                    draft.warnings.append("the chat template changes the completion's text")
             else:
                 self._find_rewritten(draft, prompt, after)
             drafts.append(draft)
@@ -369,7 +374,7 @@ class Encoder:
             self._check_ids(draft)
             if boundary != "any":
                 _check_completion(draft, boundary)
-            return self._fitted(draft, truncation, is_whole=boundary == "whole")
+            return self._fitted(draft, truncation, boundary)
         except ServiceError as error:
             raise error.at(input_index=input_index, completion_index=completion_index) from None
 
@@ -384,12 +389,8 @@ class Encoder:
                 limit=self._vocabulary_size - 1,
             )
 
-    def _fitted(self, draft: _Draft, truncation: Truncation, *, is_whole: bool) -> TokenSequence:
-        """The sequence, shortened at the start of its prompt where that is needed and allowed.
-
-        Args:
-            is_whole: where no completion is known, everything is one.
-        """
+    def _fitted(self, draft: _Draft, truncation: Truncation, boundary: Boundary) -> TokenSequence:
+        """The sequence, shortened at the start of its prompt where that is needed and allowed."""
         ids, start, end = draft.token_ids, draft.completion_start, draft.completion_end
         excess = len(ids) - self.max_input_tokens
         if excess <= 0:
@@ -402,8 +403,12 @@ class Encoder:
             )
         # BOS (or CLS) is not part of the prompt: models fall apart without it.
         kept = 1 if ids[0] in self._leading_special else 0
-        prompt_tokens = (1 if is_whole else len(ids) - 1) if start is None else start
-        droppable = max(0, prompt_tokens - kept)
+        prompt_tokens = start
+        if prompt_tokens is None:
+            prompt_tokens = 1 if boundary == "whole" else len(ids) - 1
+        # A completion's first token has a log-probability only behind another token.
+        least = kept if boundary == "any" else 1
+        droppable = max(0, prompt_tokens - least)
         if excess > droppable:
             raise InputTooLongError(
                 f"the completion alone exceeds max_input_tokens={self.max_input_tokens:,} "

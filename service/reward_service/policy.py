@@ -76,6 +76,11 @@ def load_policy(
     )
     other = _find_reference(settings, options) if settings.ref_model_id else None
     if other is not None:
+        if other.folder.resolve() == checkpoint.folder.resolve():
+            raise StartupError(
+                f"--ref-model-id {settings.ref_model_id} is the policy itself: every reward would "
+                "be 0" + (", and --adapter is compared with it anyway" if settings.adapter else "")
+            )
         _check_tokenizers(checkpoint, tokenizer, other, options)
     raw, config = load_language_model(checkpoint, options)
     adapter = (

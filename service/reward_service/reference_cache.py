@@ -30,7 +30,7 @@ _LAYOUT_VERSION = 1
 _LAYOUT = (
     """CREATE TABLE completions (
         key BLOB PRIMARY KEY, -- hash of tokens, completion and reference
-        log_probs BLOB NOT NULL, -- float32, little-endian, one a token; then their CRC-32
+        log_probs BLOB NOT NULL, -- float32, little-endian, one a token; then the CRC-32 of key and them
         bytes INTEGER NOT NULL, -- what the row takes, about
         used INTEGER NOT NULL -- when last; larger is later
     ) WITHOUT ROWID""",
@@ -47,6 +47,8 @@ ROW_BYTES = 100
 BUSY_SECONDS = 5.0
 """How long to wait while another service writes to the file."""
 
+POLL_SECONDS = 0.02
+
 EVICTED_AT_ONCE = 64
 
 _FLOAT32 = np.dtype("<f4")
@@ -61,6 +63,10 @@ T = TypeVar("T")
 
 class _DamagedError(sqlite3.DatabaseError):
     """The file is SQLite's, but what it holds is not what was written."""
+
+
+_FAILURES = (sqlite3.Error, UnicodeDecodeError)
+"""sqlite3 raises the second where it quotes what is damaged in an error of its own."""
 
 
 class ReferenceCache:
@@ -85,7 +91,7 @@ class ReferenceCache:
         self._lock = threading.Lock()
         try:
             self._database = _opened(file)
-        except sqlite3.Error as error:
+        except _FAILURES as error:
             if file is None or not _is_damage(error):
                 raise StartupError(
                     f"--reference-cache {file} cannot be used ({one_line(error)}): "
@@ -101,7 +107,8 @@ class ReferenceCache:
 
     def keep(self, said: Iterable[tuple[TokenSequence, LogProbs]]) -> None:
         """Remember what the reference said about completions."""
-        rows = [(self._key(sequence), _packed(log_probs)) for sequence, log_probs in said]
+        keyed = ((self._key(sequence), log_probs) for sequence, log_probs in said)
+        rows = [(key, _packed(key, log_probs)) for key, log_probs in keyed]
         if rows:
             self._transaction(lambda: self._keep(rows))
 
@@ -126,7 +133,7 @@ class ReferenceCache:
                 "SELECT log_probs FROM completions WHERE key = ?", (key,)
             ).fetchone()
             if row is not None:
-                found[key] = _unpacked(row[0])
+                found[key] = _unpacked(key, row[0])
         now = time.time_ns()
         self._database.executemany(
             "UPDATE completions SET used = ? WHERE key = ?", [(now, key) for key in found]
@@ -146,16 +153,18 @@ class ReferenceCache:
             oldest = self._database.execute(
                 "SELECT key, bytes FROM completions ORDER BY used LIMIT ?", (EVICTED_AT_ONCE,)
             ).fetchall()
+            if not oldest:
+                raise _DamagedError("its rows do not add up")
             for key, size in oldest:
                 self._database.execute("DELETE FROM completions WHERE key = ?", (key,))
-                total -= size
+                total -= _whole(size)
                 if total <= self._max_bytes:
                     break
         self._database.execute("UPDATE total SET bytes = ?", (total,))
 
     def _total(self) -> int:
-        [total] = self._database.execute("SELECT bytes FROM total").fetchone()
-        return int(total)
+        row = self._database.execute("SELECT bytes FROM total").fetchone()
+        return _whole(row and row[0])
 
     # ------------------------------------------------------------------------------ failures
 
@@ -166,7 +175,7 @@ class ReferenceCache:
                 with self._database:
                     self._database.execute("BEGIN IMMEDIATE")
                     return work()
-            except sqlite3.Error as error:
+            except _FAILURES as error:
                 if self._file is not None and _is_damage(error):
                     self._database.close()
                     self._database = self._replacement(self._file, error)
@@ -174,7 +183,7 @@ class ReferenceCache:
                     logger.warning("the reference cache cannot be used now: %s", one_line(error))
                 return None
 
-    def _replacement(self, file: Path, error: sqlite3.Error) -> sqlite3.Connection:
+    def _replacement(self, file: Path, error: Exception) -> sqlite3.Connection:
         try:
             return _begun_anew(file, error)
         except StartupError as failure:
@@ -195,23 +204,10 @@ def _opened(file: Path | None) -> sqlite3.Connection:
         file or ":memory:", timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False
     )
     try:
-        [owner] = database.execute("PRAGMA application_id").fetchone()
-        [tables] = database.execute("SELECT count(*) FROM sqlite_master").fetchone()
-        if tables and owner != _APPLICATION_ID:
-            raise StartupError(
-                f"--reference-cache {file} is a database of another program: pass another file"
-            )
+        _made(database, file)
         # One writer and many readers at once. What came last may be lost with the machine's power.
-        database.execute("PRAGMA journal_mode = WAL")
+        _patiently(lambda: database.execute("PRAGMA journal_mode = WAL"))
         database.execute("PRAGMA synchronous = NORMAL")
-        with database:
-            database.execute("BEGIN IMMEDIATE")
-            [tables] = database.execute("SELECT count(*) FROM sqlite_master").fetchone()
-            for statement in () if tables else _LAYOUT:
-                database.execute(statement)
-        [version] = database.execute("PRAGMA user_version").fetchone()
-        if version != _LAYOUT_VERSION:
-            raise _DamagedError(f"its layout has version {version}, not {_LAYOUT_VERSION}")
         [verdict] = database.execute("PRAGMA quick_check(1)").fetchone()
         if verdict != "ok":
             raise _DamagedError(verdict)
@@ -221,7 +217,38 @@ def _opened(file: Path | None) -> sqlite3.Connection:
     return database
 
 
-def _begun_anew(file: Path, error: sqlite3.Error) -> sqlite3.Connection:
+def _made(database: sqlite3.Connection, file: Path | None) -> None:
+    """See that the tables are there, and ours; another service may be about to make them."""
+    with database:
+        database.execute("BEGIN IMMEDIATE")
+        [tables] = database.execute("SELECT count(*) FROM sqlite_master").fetchone()
+        if not tables:
+            for statement in _LAYOUT:
+                database.execute(statement)
+        [owner] = database.execute("PRAGMA application_id").fetchone()
+        [version] = database.execute("PRAGMA user_version").fetchone()
+    if owner != _APPLICATION_ID:
+        raise StartupError(
+            f"--reference-cache {file} is a database of another program: pass another file"
+        )
+    if version != _LAYOUT_VERSION:
+        raise _DamagedError(f"its layout has version {version}, not {_LAYOUT_VERSION}")
+
+
+def _patiently(work: Callable[[], object]) -> None:
+    """Wait while the file is locked, for statements that SQLite itself does not wait for."""
+    until = time.monotonic() + BUSY_SECONDS
+    while True:
+        try:
+            work()
+            return
+        except sqlite3.OperationalError as error:
+            if _code(error) != sqlite3.SQLITE_BUSY or time.monotonic() > until:
+                raise
+        time.sleep(POLL_SECONDS)
+
+
+def _begun_anew(file: Path, error: Exception) -> sqlite3.Connection:
     """An empty database where the damaged one was, which is put aside.
 
     Raises:
@@ -233,7 +260,7 @@ def _begun_anew(file: Path, error: sqlite3.Error) -> sqlite3.Connection:
         for suffix in ("-wal", "-shm"):
             file.with_name(file.name + suffix).unlink(missing_ok=True)
         database = _opened(file)
-    except (OSError, sqlite3.Error) as failure:
+    except (OSError, *_FAILURES) as failure:
         raise StartupError(
             f"--reference-cache {file} is damaged ({one_line(error)}) and cannot be begun anew: "
             f"{one_line(failure)}"
@@ -247,24 +274,39 @@ def _begun_anew(file: Path, error: sqlite3.Error) -> sqlite3.Connection:
     return database
 
 
-def _is_damage(error: sqlite3.Error) -> bool:
+def _is_damage(error: Exception) -> bool:
+    return isinstance(error, _DamagedError | UnicodeDecodeError) or _code(error) in _DAMAGE
+
+
+def _code(error: Exception) -> int:
     # The low byte is the code, what is above says more about it.
-    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
-    return isinstance(error, _DamagedError) or code in _DAMAGE
+    return int(getattr(error, "sqlite_errorcode", 0)) & 0xFF
 
 
-def _packed(log_probs: LogProbs) -> bytes:
+def _packed(key: bytes, log_probs: LogProbs) -> bytes:
     values = np.asarray(log_probs, _FLOAT32).tobytes()
-    return values + zlib.crc32(values).to_bytes(_CHECKSUM_BYTES, "little")
+    return values + _checksum(key, values)
 
 
-def _unpacked(packed: bytes) -> LogProbs:
+def _unpacked(key: bytes, packed: object) -> LogProbs:
     """The log-probabilities of a row.
 
     Raises:
-        _DamagedError: they are not what was written; SQLite itself would not notice.
+        _DamagedError: they are not what was written there; SQLite itself would not notice.
     """
-    values, checksum = packed[:-_CHECKSUM_BYTES], packed[-_CHECKSUM_BYTES:]
-    if zlib.crc32(values) != int.from_bytes(checksum, "little"):
-        raise _DamagedError("log-probabilities with a wrong checksum")
-    return tuple(np.frombuffer(values, _FLOAT32).tolist())
+    if isinstance(packed, bytes):
+        values, checksum = packed[:-_CHECKSUM_BYTES], packed[-_CHECKSUM_BYTES:]
+        if checksum == _checksum(key, values):
+            return tuple(np.frombuffer(values, _FLOAT32).tolist())
+    raise _DamagedError("log-probabilities with a wrong checksum")
+
+
+def _checksum(key: bytes, values: bytes) -> bytes:
+    """Of the key too, so that no row can stand for another."""
+    return zlib.crc32(key + values).to_bytes(_CHECKSUM_BYTES, "little")
+
+
+def _whole(value: object) -> int:
+    if not isinstance(value, int):
+        raise _DamagedError(f"{value!r} where a number of bytes belongs")
+    return value

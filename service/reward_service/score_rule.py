@@ -62,7 +62,9 @@ class ImplicitReward:
     @property
     def formula(self) -> str:
         """See `ScoreRule`."""
-        return f"{self.beta:g} * (sum of log-probs - sum of the reference's log-probs)"
+        # All digits: the formula is part of the fingerprint.
+        beta = repr(self.beta).removesuffix(".0")
+        return f"{beta} * (sum of log-probs - sum of the reference's log-probs)"
 
     def score(self, outputs: Sequence[float], reference: Sequence[float] | None) -> float:
         """See `ScoreRule`."""

@@ -187,11 +187,6 @@ class Settings(BaseSettings):
                     )
         if self.ref_revision and not self.ref_model_id:
             raise ValueError("--ref-revision has no meaning without --ref-model-id")
-        if self.ref_model_id == self.model_id and self.revision == self.ref_revision:
-            raise ValueError(
-                f"--ref-model-id {self.ref_model_id} is the policy itself: every reward would be 0"
-                + (", and --adapter is compared with it anyway" if self.adapter else "")
-            )
         return self
 
     def check_kind(self, kind: str) -> None:

@@ -5,10 +5,19 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import torch
 from safetensors import SafetensorError
 
 from reward_service.checkpoint import ADAPTER_WEIGHTS, Checkpoint
 from reward_service.errors import StartupError, one_line
+
+
+SAMPLED_NUMBERS = 1024
+"""Of each of the base's weights, to see that an adapter leaves them alone."""
+
+_MERGE = (
+    "merge it into a model of its own, and pass that as --model-id and the base as --ref-model-id"
+)
 
 
 class Adapter:
@@ -51,6 +60,7 @@ def put_adapter(model: Any, source: Checkpoint, *, base_id: str) -> Adapter:
             f"{source.model_id} has no adapter_config.json that can be read: {one_line(error)}"
         ) from error
     _check_kind(config, source)
+    before = _samples(model)
     try:
         with warnings.catch_warnings():
             # It would go on with adapter weights that do nothing.
@@ -65,10 +75,19 @@ def put_adapter(model: Any, source: Checkpoint, *, base_id: str) -> Adapter:
             f"the adapter {source.model_id} does not fit {base_id}: "
             f"the model has no place for {unused[0]}"
         )
+    if any(not torch.equal(_sample(weights), sample) for weights, sample in before):
+        raise StartupError(
+            f"the adapter {source.model_id} changes weights of its base, which stay changed when "
+            f"it is switched off: {_MERGE}"
+        )
     return Adapter(adapted)
 
 
 def _check_kind(config: Any, source: Checkpoint) -> None:
+    if config.peft_type is None:
+        raise StartupError(
+            f"{source.model_id} has no adapter_config.json that can be read: it names no peft_type"
+        )
     if config.is_prompt_learning or config.is_adaption_prompt:
         raise StartupError(
             f"the adapter {source.model_id} adds tokens to the prompt ({config.peft_type.value}): "
@@ -82,9 +101,28 @@ def _check_kind(config: Any, source: Checkpoint) -> None:
     if (bias := getattr(config, "bias", "none")) != "none":
         raise StartupError(
             f"the adapter {source.model_id} also changes biases of its base (bias={bias!r}), "
-            "which stay changed when it is switched off: merge it into a model of its own, "
-            "and pass that as --model-id and the base as --ref-model-id"
+            f"which stay changed when it is switched off: {_MERGE}"
         )
+    if getattr(config, "layer_replication", None):
+        raise StartupError(
+            f"the adapter {source.model_id} repeats layers of its base (layer_replication), "
+            f"which stay repeated when it is switched off: {_MERGE}"
+        )
+    if getattr(config, "alora_invocation_tokens", None):
+        raise StartupError(
+            f"the adapter {source.model_id} begins to work at its invocation tokens (aLoRA), "
+            "which is not served"
+        )
+
+
+def _samples(model: Any) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    """Every weight of the model, with some of its numbers as they are now."""
+    return [(weights, _sample(weights).clone()) for weights in model.parameters()]
+
+
+def _sample(weights: torch.Tensor) -> torch.Tensor:
+    flat = weights.detach().flatten()
+    return flat[:: max(1, len(flat) // SAMPLED_NUMBERS)]
 
 
 def _saved_names(source: Checkpoint) -> set[str]:

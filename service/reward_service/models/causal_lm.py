@@ -7,7 +7,7 @@ log-probabilities of the tokens that were asked about.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,6 +25,7 @@ from reward_service.models.pretrained import (
     architectures,
     load_pretrained,
     read_config,
+    rows,
 )
 from reward_service.models.reward_model import RowsOf
 from reward_service.sequences import TokenSequence
@@ -79,7 +80,7 @@ class CausalLM(PretrainedModel):
         super().__init__(model, pad_token_id=pad_token_id)
         # A projected row is there in the model's format and in float32. Where the model scales its
         # float32 logits, the scaled ones and the others are.
-        self.output_size = _output_size(model)
+        self.output_size = rows(model.get_output_embeddings(), model)
         # An id that only one of embedding and head knows has no log-probability.
         self.vocabulary_size = min(self.vocabulary_size, self.output_size)
         bytes_per_row = self.output_size * (self.dtype.itemsize + 4)
@@ -97,16 +98,16 @@ class CausalLM(PretrainedModel):
 
     def reads(self, sequences: Sequence[TokenSequence], rows_of: RowsOf) -> CompletionReads:
         """See `RewardModel.reads`; where no completion is known, all tokens but the first are."""
-        rows: list[Any] = [np.empty(0, np.int64)]
+        places: list[Any] = [np.empty(0, np.int64)]
         tokens: list[Any] = [np.empty(0, np.int64)]
         counts = []
         for index, sequence in enumerate(sequences):
             start, stop = sequence.completion
-            rows.append(rows_of(index, start - 1, stop - 1))
+            places.append(rows_of(index, start - 1, stop - 1))
             tokens.append(np.asarray(sequence.token_ids[start:stop], np.int64))
             counts.append(stop - start)
-        pairs, places = np.unique(
-            np.concatenate(rows) * self.vocabulary_size + np.concatenate(tokens),
+        pairs, pair_of = np.unique(
+            np.concatenate(places) * self.vocabulary_size + np.concatenate(tokens),
             return_inverse=True,
         )
         distinct, first_pair, row_of = np.unique(
@@ -122,7 +123,7 @@ class CausalLM(PretrainedModel):
             row_of=moved(row_of),
             tokens=moved(pairs % self.vocabulary_size),
             first_pair=[*first_pair.tolist(), len(pairs)],
-            places=moved(places),
+            places=moved(pair_of),
         )
 
     def tree_outputs(self, plan: TreePlan, reads: CompletionReads) -> torch.Tensor:
@@ -166,7 +167,9 @@ class CausalLM(PretrainedModel):
         answer = type(trunk)(**{**trunk, "last_hidden_state": states[None]})
         # Not looked at by any trunk, but some models take the shape of the batch from them.
         token_ids = torch.zeros((1, len(states)), dtype=torch.int64, device=self.device)
-        with _answering(self._model.base_model, answer):
+        with ExitStack() as answering:
+            for module in {self._trunk, self._trunk.get_decoder()}:
+                answering.enter_context(_answering(module, answer))
             logits: torch.Tensor = self._model(input_ids=token_ids, use_cache=False).logits[0]
         return logits
 
@@ -242,9 +245,3 @@ def _read_log_softmax(
     logits.sub_(largest)
     picked = logits[rows, tokens]
     return picked - logits.exp_().sum(dim=1).log_()[rows]
-
-
-def _output_size(model: Any) -> int:
-    head = model.get_output_embeddings()
-    weight = getattr(head, "weight", None)
-    return int(model.config.get_text_config().vocab_size if weight is None else weight.shape[0])

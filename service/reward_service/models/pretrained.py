@@ -32,16 +32,20 @@ class PretrainedModel:
     """The trunk of a transformers model and what the runner asks about it."""
 
     def __init__(self, model: Any, *, pad_token_id: int) -> None:
-        self.vocabulary_size = int(model.get_input_embeddings().num_embeddings)
+        embedding = model.get_input_embeddings()
+        self.vocabulary_size = rows(embedding, model)
         self.parameters = (
             sum(weights.numel() for weights in model.parameters() if weights.dim() > 1)
-            - model.get_input_embeddings().weight.numel()
+            - embedding.weight.numel()
         )
         self.pad_token_id = pad_token_id
         self.device: torch.device = model.device
         self.dtype: torch.dtype = model.dtype
         self.position_boundary = _position_boundary(model.config.get_text_config())
         self._model = model
+        base = model.base_model
+        # Some classes name their trunk otherwise than where it is.
+        self._trunk = getattr(model, "model", model) if base is model else base
         self._own_attention = model.config._attn_implementation
 
     def attend_by(self, path: RunnerPath) -> None:
@@ -52,7 +56,7 @@ class PretrainedModel:
     def run_tree(self, plan: TreePlan) -> Any:
         """The trunk over a packed tree: transformers' output, its states [1, tokens, width]."""
         with plan.active():
-            output = self._model.base_model(
+            output = self._trunk(
                 input_ids=plan.token_ids, position_ids=plan.positions, use_cache=False
             )
         check_layers(self._model.config.get_text_config(), plan.windows)
@@ -62,7 +66,7 @@ class PretrainedModel:
         """The causal trunk over rows padded on the right, its states [batch, length, width]."""
         # No mask: a causal trunk never looks right, where the padding is, and without one the
         # attention kernels take their fast path (measured: up to twice as fast on a CPU).
-        return self._model.base_model(input_ids=token_ids.to(self.device), use_cache=False)
+        return self._trunk(input_ids=token_ids.to(self.device), use_cache=False)
 
 
 def load_pretrained(
@@ -99,6 +103,13 @@ def load_pretrained(
             f"it is not a {kind} (architectures: {architectures(config)})"
         )
     return model
+
+
+def rows(layer: Any, model: Any) -> int:
+    """How many tokens an embedding or a head knows; adapters put layers of their own around it."""
+    weight = getattr(layer, "weight", None)
+    is_matrix = isinstance(weight, torch.Tensor) and weight.dim() == 2
+    return int(weight.shape[0] if is_matrix else model.config.get_text_config().vocab_size)
 
 
 def on_device(model: Any, device: str) -> Any:
