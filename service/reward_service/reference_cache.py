@@ -30,7 +30,7 @@ _LAYOUT_VERSION = 1
 _LAYOUT = (
     """CREATE TABLE completions (
         key BLOB PRIMARY KEY, -- hash of tokens, completion and reference
-        log_probs BLOB NOT NULL, -- float32, little-endian, one a token; then the CRC-32 of key and them
+        log_probs BLOB NOT NULL, -- float32, little-endian, one a token; CRC-32 of key and these
         bytes INTEGER NOT NULL, -- what the row takes, about
         used INTEGER NOT NULL -- when last; larger is later
     ) WITHOUT ROWID""",

@@ -11,7 +11,6 @@ from safetensors import SafetensorError
 from reward_service.checkpoint import ADAPTER_WEIGHTS, Checkpoint
 from reward_service.errors import StartupError, one_line
 
-
 SAMPLED_NUMBERS = 1024
 """Of each of the base's weights, to see that an adapter leaves them alone."""
 

@@ -108,8 +108,9 @@ def load_pretrained(
 def rows(layer: Any, model: Any) -> int:
     """How many tokens an embedding or a head knows; adapters put layers of their own around it."""
     weight = getattr(layer, "weight", None)
-    is_matrix = isinstance(weight, torch.Tensor) and weight.dim() == 2
-    return int(weight.shape[0] if is_matrix else model.config.get_text_config().vocab_size)
+    if isinstance(weight, torch.Tensor) and weight.dim() == 2:
+        return weight.shape[0]
+    return int(model.config.get_text_config().vocab_size)
 
 
 def on_device(model: Any, device: str) -> Any:
