@@ -261,10 +261,10 @@ class Encoder:
             text = self._apply_template(prompt, completion)
             self._check_characters(text, completion_index=index)
             draft = _Draft(text, is_conversation=True, warnings=[*self.start_warnings])
-            if found and text.startswith(before) and text.endswith(after):
-                draft.first_character = len(before)
-                draft.last_character = len(text) - len(after)
-                if text[len(before) : draft.last_character].strip() != completion.strip():
+            first, last = len(before), len(text) - len(after)
+            if found and first <= last and text.startswith(before) and text.endswith(after):
+                draft.first_character, draft.last_character = first, last
+                if text[first:last].strip() != completion.strip():
                     draft.warnings.append("the chat template changes the completion's text")
             else:
                 self._find_rewritten(draft, prompt, after)
