@@ -182,15 +182,21 @@ def load_language_model(checkpoint: Checkpoint, options: LoadOptions) -> tuple[A
     """
     config = read_config(checkpoint, trust_remote_code=options.trust_remote_code)
     if not is_language_model(config):
-        raise StartupError(
-            f"{checkpoint.model_id} is not a causal language model "
-            f"(architectures: {architectures(config)}): log-probabilities need one, "
-            "a reward model is served with --kind sequence_classifier"
-        )
-    model = load_pretrained(
+        raise _not_a_language_model(checkpoint, f"architectures: {architectures(config)}")
+    model, unused = load_pretrained(
         AutoModelForCausalLM, checkpoint, options, config=config, kind="causal language model"
     )
+    # Where the head is the embedding, nothing else tells a reward model that does not say it is one.
+    if any(name.startswith("score.") for name in unused):
+        raise _not_a_language_model(checkpoint, "it has a reward head, score.weight")
     return model, config
+
+
+def _not_a_language_model(checkpoint: Checkpoint, why: str) -> StartupError:
+    return StartupError(
+        f"{checkpoint.model_id} is not a causal language model ({why}): log-probabilities need "
+        "one, a reward model is served with --kind sequence_classifier"
+    )
 
 
 def is_language_model(config: Any) -> bool:

@@ -1,5 +1,6 @@
 """A transformers model as every family's file starts from: loaded whole, its trunk run packed."""
 
+import logging
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +16,8 @@ from reward_service.attention import (
 from reward_service.checkpoint import Checkpoint
 from reward_service.errors import StartupError, one_line
 from reward_service.models.reward_model import RunnerPath
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,8 +74,11 @@ class PretrainedModel:
 
 def load_pretrained(
     auto_class: Any, checkpoint: Checkpoint, options: LoadOptions, *, config: Any, kind: str
-) -> Any:
+) -> tuple[Any, list[str]]:
     """The model, on the CPU still, with every one of its weights from the checkpoint.
+
+    Returns:
+        The model, and the names of the checkpoint's weights for which it has no place.
 
     Args:
         auto_class: the class of transformers' that adds the head.
@@ -97,12 +103,18 @@ def load_pretrained(
         ) from error
     # transformers fills what is missing with random numbers: a random head says nothing.
     if missing := sorted(report["missing_keys"]):
-        shown = ", ".join(missing[:3]) + (", …" if len(missing) > 3 else "")
         raise StartupError(
-            f"{checkpoint.model_id} has no weights for {shown}: "
+            f"{checkpoint.model_id} has no weights for {_named(missing)}: "
             f"it is not a {kind} (architectures: {architectures(config)})"
         )
-    return model
+    unused = sorted(report["unexpected_keys"])
+    if unused:
+        logger.warning("%s has weights that nothing uses: %s", checkpoint.model_id, _named(unused))
+    return model, unused
+
+
+def _named(names: list[str]) -> str:
+    return ", ".join(names[:3]) + (", …" if len(names) > 3 else "")
 
 
 def rows(layer: Any, model: Any) -> int:

@@ -100,7 +100,7 @@ def load_sequence_classifier(
         StartupError: the checkpoint is not a sequence classifier, or lacks weights.
     """
     config = read_config(checkpoint, trust_remote_code=options.trust_remote_code)
-    model = load_pretrained(
+    model, _ = load_pretrained(
         AutoModelForSequenceClassification, checkpoint, options, config=config, kind="reward model"
     )
     model = on_device(model, options.device)
