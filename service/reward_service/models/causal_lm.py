@@ -186,7 +186,7 @@ def load_language_model(checkpoint: Checkpoint, options: LoadOptions) -> tuple[A
     model, unused = load_pretrained(
         AutoModelForCausalLM, checkpoint, options, config=config, kind="causal language model"
     )
-    # Where the head is the embedding, nothing else tells a reward model that does not say it is one.
+    # Where the head is the embedding, nothing else gives away a reward model that hides what it is.
     if any(name.startswith("score.") for name in unused):
         raise _not_a_language_model(checkpoint, "it has a reward head, score.weight")
     return model, config
