@@ -1,5 +1,6 @@
 """The slow, obvious computation: one conversation at a time through plain transformers."""
 
+import copy
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
@@ -18,6 +19,23 @@ def outputs_alone(model: Any, sequences: Sequence[Sequence[int]]) -> list[list[f
     return [
         model(input_ids=torch.tensor([list(ids)])).logits[0].float().tolist() for ids in sequences
     ]
+
+
+@torch.inference_mode()
+def log_probs_alone(model: Any, ids: Sequence[int], start: int, stop: int) -> list[float]:
+    """Log-probabilities of the tokens `start:stop`, each after all before it, in float64."""
+    assert start > 0  # nothing predicts the first token
+    logits = _in_float64(model)(input_ids=torch.tensor([list(ids)])).logits[0]
+    log_probs = torch.log_softmax(logits.double(), dim=1)  # [length, vocabulary]
+    return [log_probs[place - 1, ids[place]].item() for place in range(start, stop)]
+
+
+@cache
+def _in_float64(model: Any) -> Any:
+    model = copy.deepcopy(model).double()
+    # The kernels for all experts at once do not know float64.
+    model.set_experts_implementation("eager")
+    return model
 
 
 @cache

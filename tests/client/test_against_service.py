@@ -3,16 +3,19 @@
 import math
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+from tests.conftest import running_service
 
 from reward_client import (
     AuthenticationError,
+    BadRequestError,
     InputTooLongError,
     Message,
     MessagesInput,
+    NotSupportedError,
     PromptInput,
     RewardClient,
     ServiceConnectionError,
@@ -160,3 +163,117 @@ def test_waiting_for_a_dead_port_ends_with_its_timeout(connect: Connect):
     with pytest.raises(ServiceConnectionError, match="is the service running at this address"):
         connect(url=f"http://127.0.0.1:{port}").wait_until_ready(0.2)
     assert time.monotonic() - started < 2
+
+
+# ------------------------------------------------------------------------------ DPO policies
+
+TEXTS = ["Wash it first.", "No.", "é😀\0", "No."]
+POLICY_GROUP = {**GROUP, "completions": TEXTS}
+
+
+@pytest.fixture(scope="module")
+def policy_url() -> Iterator[str]:
+    """A policy with its reference, asked for few inputs at once."""
+    with running_service(
+        model_id="debug-policy", ref_model_id="debug-reference", max_client_batch_size=3
+    ) as url:
+        yield url
+
+
+def test_logprobs_with_and_without_reference_and_tokens(connect: Connect, policy_url: str):
+    client = connect(url=policy_url)
+    logprobs = client.logprobs(GROUP["prompt"], TEXTS)
+    assert all(one < 0 for one in logprobs)
+    plain = client.logprobs_many([POLICY_GROUP])
+    full = client.logprobs_many([POLICY_GROUP], token_logprobs=True, reference=True)
+    [few], [all_of_it] = plain.results, full.results
+    assert few.logprobs == all_of_it.logprobs == pytest.approx(logprobs, abs=1e-5)
+    assert few.token_logprobs is few.reference_logprobs is few.reference_token_logprobs is None
+    assert few.scores is None
+    assert plain.usage.reference_computed_tokens == plain.usage.reference_cached_tokens == 0
+    for sums, columns in (
+        (all_of_it.logprobs, all_of_it.token_logprobs),
+        (all_of_it.reference_logprobs, all_of_it.reference_token_logprobs),
+    ):
+        assert sums == pytest.approx([math.fsum(values) for values in columns])
+        assert [len(values) for values in columns] == all_of_it.num_completion_tokens
+    assert all_of_it.scores == pytest.approx(
+        [
+            mine - theirs
+            for mine, theirs in zip(all_of_it.logprobs, all_of_it.reference_logprobs, strict=True)
+        ]
+    )
+    assert all_of_it.scores == pytest.approx(client.score(GROUP["prompt"], TEXTS), abs=1e-4)
+
+
+def test_a_preference_and_a_rank_follow_the_scores(connect: Connect, policy_url: str):
+    client = connect(url=policy_url)
+    scores = client.score(GROUP["prompt"], TEXTS)
+    preference = client.compare(GROUP["prompt"], TEXTS[0], TEXTS[1])
+    assert preference == pytest.approx(1 / (1 + math.exp(scores[1] - scores[0])), abs=1e-4)
+    assert client.compare(GROUP["prompt"], TEXTS[1], TEXTS[0]) == pytest.approx(1 - preference)
+    assert client.compare([USER], TEXTS[1], TEXTS[3]) == 0.5
+    assert client.rank(GROUP["prompt"], TEXTS) == sorted(
+        range(len(TEXTS)), key=lambda place: (-scores[place], place)
+    )
+
+
+def test_a_classifier_compares_and_ranks_too(
+    connect: Connect, service_url: str, reference: list[float]
+):
+    client = connect(url=service_url)
+    order = client.rank(GROUP["prompt"], GROUP["completions"])
+    assert order == sorted(range(4), key=lambda place: -reference[place])
+    first, second = (GROUP["completions"][place] for place in (order[0], order[-1]))
+    assert 0.5 < client.compare(GROUP["prompt"], first, second) <= 1
+
+
+def test_many_inputs_of_a_policy_are_split_and_their_usage_is_summed(
+    connect: Connect, policy_url: str, request: pytest.FixtureRequest
+):
+    client = connect(url=policy_url)
+    # The two clients share a service, which remembers what its reference said.
+    prompt = request.node.name
+    inputs = [{"prompt": prompt, "completions": ["x" * (number + 1)]} for number in range(10)]
+    first, second = (client.logprobs_many(inputs, reference=True) for _ in range(2))
+    tokens = sum(result.num_tokens[0] for result in first.results)
+    assert first.usage.input_tokens == second.usage.reference_cached_tokens == tokens
+    assert first.usage.reference_computed_tokens > 0
+    assert second.usage.reference_computed_tokens == 0
+    assert [result.num_completion_tokens for result in first.results] == [
+        [number + 2] for number in range(10)
+    ]
+    for mine, again in zip(first.results, second.results, strict=True):
+        assert mine.reference_logprobs == again.reference_logprobs
+
+
+def test_what_a_model_cannot_answer_is_an_error_with_the_remedy(
+    connect: Connect, service_url: str, policy_url: str, start_service: Callable[..., str]
+):
+    with pytest.raises(NotSupportedError, match="ask /score"):
+        connect(url=service_url).logprobs("p", ["a"])
+    alone = connect(url=start_service(model_id="debug-policy"))
+    assert alone.logprobs("p", ["a"])
+    for ask in (
+        lambda: alone.score("p", ["a"]),
+        lambda: alone.compare("p", "a", "b"),
+        lambda: alone.rank("p", ["a", "b"]),
+        lambda: alone.logprobs_many([POLICY_GROUP], reference=True),
+    ):
+        with pytest.raises(NotSupportedError, match="--ref-model-id"):
+            ask()
+
+
+def test_an_empty_completion_has_no_logprob_and_is_named(connect: Connect, policy_url: str):
+    client = connect(url=policy_url)
+    inputs = [POLICY_GROUP] * 4 + [{**GROUP, "completions": ["fine", ""]}]
+    with pytest.raises(BadRequestError, match="the completion is empty") as caught:
+        client.logprobs_many(inputs)
+    # Counted from the caller's first input, not from that of the part it was sent in.
+    assert (caught.value.error.input_index, caught.value.error.completion_index) == (4, 1)
+
+
+def test_info_tells_the_reference(connect: Connect, policy_url: str):
+    info = connect(url=policy_url).info()
+    assert info.reference.id == "debug-reference"
+    assert info.capabilities == ["score", "compare", "rank", "logprobs", "render"]

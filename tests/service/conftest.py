@@ -9,6 +9,7 @@ import torch
 from transformers import (
     AutoConfig,
     AutoModel,
+    AutoModelForCausalLM,
     AutoModelForSequenceClassification,
     AutoTokenizer,
     PreTrainedModel,
@@ -63,6 +64,42 @@ def random_model() -> RandomModel:
                 if "norm" not in name.lower():
                     torch.nn.init.normal_(weights, std=0.15)
         made: PreTrainedModel = model.to(dtype).eval().requires_grad_(False)
+        return made
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def random_language_model() -> RandomModel:
+    """Makes a language model of any architecture, the same one each time it is asked.
+
+    Its predictions are far from uniform. What its configuration does not let one set is given as
+    `...`.
+    """
+
+    def make(
+        model_type: str,
+        *,
+        tied: bool = False,
+        dtype: torch.dtype = torch.float32,
+        **config: object,
+    ) -> PreTrainedModel:
+        """Args: tied: whether its head is its embedding."""
+        given = {**_SMALL, "tie_word_embeddings": tied, **config}
+        model_config = AutoConfig.for_model(
+            model_type, **{name: value for name, value in given.items() if value is not ...}
+        )
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(7)
+            model: Any = AutoModelForCausalLM.from_config(model_config)
+            for name, weights in model.named_parameters():
+                if weights.dim() > 1 or name.endswith("bias"):
+                    torch.nn.init.normal_(weights, std=0.15)
+            # Log-probs from -15 to -1. Larger ones, and rounding to float32 alone changes them by
+            # more than the tests allow.
+            torch.nn.init.normal_(model.get_output_embeddings().weight, std=0.3)
+        made: PreTrainedModel = model.to(dtype).eval().requires_grad_(False)
+        assert (made.get_output_embeddings().weight is made.get_input_embeddings().weight) is tied
         return made
 
     return make
