@@ -180,9 +180,13 @@ def _check_tokenizers(
 def _check_sizes(
     checkpoint: Checkpoint, policy: CausalLM, other: Checkpoint, reference: CausalLM
 ) -> None:
-    if policy.output_size != reference.output_size:
-        raise StartupError(
-            f"{checkpoint.model_id} has a vocabulary of {policy.output_size:,} tokens, its "
-            f"reference {other.model_id} one of {reference.output_size:,}: their log-probabilities "
-            "cannot be compared; pass the very model that the policy was trained from"
-        )
+    for mine, theirs in (
+        (policy.output_size, reference.output_size),
+        (policy.vocabulary_size, reference.vocabulary_size),
+    ):
+        if mine != theirs:
+            raise StartupError(
+                f"{checkpoint.model_id} has a vocabulary of {mine:,} tokens, its reference "
+                f"{other.model_id} one of {theirs:,}: their log-probabilities cannot be compared; "
+                "pass the very model that the policy was trained from"
+            )

@@ -125,9 +125,12 @@ class PrefixTree:
 
     def rows_of(self, sequence: int, start: int, stop: int) -> Integers:
         """Packed indices of a sequence's tokens `start:stop`."""
+        path = self.paths[self.leaves[sequence]]
+        if len(path) == 1:
+            return np.arange(path[0][0] + start, path[0][0] + stop)
         parts = [np.empty(0, np.int64)]
         depth = 0
-        for first, last in self.paths[self.leaves[sequence]]:
+        for first, last in path:
             low, high = max(start - depth, 0), min(stop - depth, last - first)
             if low < high:
                 parts.append(np.arange(first + low, first + high))

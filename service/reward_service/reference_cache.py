@@ -54,7 +54,8 @@ EVICTED_AT_ONCE = 64
 _FLOAT32 = np.dtype("<f4")
 _CHECKSUM_BYTES = 4
 
-_DAMAGE = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
+_DAMAGE = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR})
+"""The last is what SQLite says of a format, or of tables, that it does not know."""
 
 LogProbs = tuple[float, ...]
 
@@ -108,7 +109,11 @@ class ReferenceCache:
     def keep(self, said: Iterable[tuple[TokenSequence, LogProbs]]) -> None:
         """Remember what the reference said about completions."""
         keyed = ((self._key(sequence), log_probs) for sequence, log_probs in said)
-        rows = [(key, _packed(key, log_probs)) for key, log_probs in keyed]
+        rows = [
+            (key, _packed(key, log_probs))
+            for key, log_probs in keyed
+            if len(log_probs) * _FLOAT32.itemsize + ROW_BYTES < self._max_bytes
+        ]
         if rows:
             self._transaction(lambda: self._keep(rows))
 

@@ -17,6 +17,7 @@ from tokenizers import Tokenizer
 from transformers import AutoConfig, AutoTokenizer, BertLMHeadModel
 
 from program import COMMAND
+from reward_client import NotSupportedError, RewardClient
 from reward_client.schema import ERROR_RULES
 from reward_service.debug_model import write_debug_model
 from reward_service.errors import StartupError
@@ -515,3 +516,9 @@ def test_a_prompt_that_leaves_no_room_is_refused(start_service: StartService, po
     long = {"prompt": "p", "completions": ["a" * 90]}
     error = _error(url, "logprobs", "input_too_long", long, truncation="prompt_start")
     assert "a completion is never truncated" in error["message"]
+
+
+def test_a_policy_has_no_objectives(start_service: Callable[..., str]) -> None:
+    url = start_service(model_id="debug-policy", ref_model_id="debug-reference")
+    with RewardClient(url) as client, pytest.raises(NotSupportedError, match="behind /logprobs"):
+        client.score_many([{"prompt": "Hi", "completions": ["Yo"]}], objectives=True)

@@ -856,3 +856,10 @@ def test_a_full_disk_at_the_start_is_refused(file: Path) -> None:
 if __name__ == "__main__":
     _file, _max_bytes, _seed = sys.argv[1:]
     _work(Path(_file), max_bytes=int(_max_bytes), seed=int(_seed))
+
+
+def test_what_is_larger_than_the_cache_evicts_nothing(open_cache: Open) -> None:
+    cache = open_cache(None, max_bytes=3000)
+    _keep(cache, 1, 2, 3)
+    cache.keep([(TokenSequence([1] * 1000, 1), (-1.0,) * 999)])
+    assert _known(cache, 1, 2, 3) == [1, 2, 3]

@@ -106,12 +106,11 @@ class CausalLM(PretrainedModel):
             places.append(rows_of(index, start - 1, stop - 1))
             tokens.append(np.asarray(sequence.token_ids[start:stop], np.int64))
             counts.append(stop - start)
-        pairs, pair_of = np.unique(
-            np.concatenate(places) * self.vocabulary_size + np.concatenate(tokens),
-            return_inverse=True,
-        )
+        asked = np.concatenate(tokens)
+        base = int(asked.max(initial=0)) + 1
+        pairs, pair_of = np.unique(np.concatenate(places) * base + asked, return_inverse=True)
         distinct, first_pair, row_of = np.unique(
-            pairs // self.vocabulary_size, return_index=True, return_inverse=True
+            pairs // base, return_index=True, return_inverse=True
         )
 
         def moved(array: Any) -> torch.Tensor:
@@ -121,7 +120,7 @@ class CausalLM(PretrainedModel):
             counts=counts,
             rows=moved(distinct),
             row_of=moved(row_of),
-            tokens=moved(pairs % self.vocabulary_size),
+            tokens=moved(pairs % base),
             first_pair=[*first_pair.tolist(), len(pairs)],
             places=moved(pair_of),
         )

@@ -57,6 +57,11 @@ async def score(body: ScoreRequest, request: Request) -> Response:
     """Raw scores of completions, in order."""
     loaded = _service(request).loaded
     rule = _score_rule(loaded)
+    if body.objectives and not loaded.labels:
+        raise NotSupportedError(
+            f"{loaded.model_id} is a {loaded.kind} model, which has no objectives: what its score "
+            "is made of is behind /logprobs"
+        )
     computed = await _computed(body, request, rule)
     return computed.answer(
         ScoreResponse,
