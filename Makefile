@@ -51,7 +51,7 @@ demo: setup  ## Serve a debug model, benchmark it on the bundled sample, show th
 serve: setup  ## Serve a model: make serve MODEL_ID=owner/name
 	HF_HUB_OFFLINE=0 $(BIN)/reward-service --model-id $(or $(MODEL_ID),debug)
 
-bench: setup  ## Measure speed against what people run today, 20 to 25 minutes: make bench BENCH=--quick
+bench: setup  ## Measure speed against what people run today, 25 to 30 minutes: make bench BENCH=--quick
 	$(BIN)/python -m speed $(BENCH)
 
 real-data: setup  ## Score all of RewardBench in ../shared/data, killed in the middle and resumed
