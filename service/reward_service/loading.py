@@ -23,7 +23,7 @@ from reward_service.models.causal_lm import is_language_model
 from reward_service.models.pretrained import LoadOptions, position_limit, read_config
 from reward_service.models.reward_model import RewardModel, RunnerPath
 from reward_service.models.sequence_classifier import load_sequence_classifier
-from reward_service.policy import Reference, ReferenceIdentity, load_policy
+from reward_service.policy import Family, Reference, ReferenceIdentity, load_policy
 from reward_service.reference_cache import ReferenceCache
 from reward_service.reference_runner import ReferenceRunner
 from reward_service.score_rule import LabelScore, ScoreRule
@@ -135,22 +135,9 @@ def load_model(settings: Settings) -> LoadedModel:
     return _described(settings, checkpoint, family, encoder, runner, referenced)
 
 
-@dataclass(frozen=True, slots=True)
-class _Family:
-    """What one kind of model brings."""
-
-    kind: str
-    model: RewardModel
-    config: Any
-    labels: tuple[str, ...]
-    rule: ScoreRule | None
-    reference: Reference | None = None
-    adapter: str | None = None
-
-
 def _load_family(
     settings: Settings, checkpoint: Checkpoint, tokenizer: Any, options: LoadOptions
-) -> _Family:
+) -> Family:
     kind = _kind(settings, read_config(checkpoint, trust_remote_code=options.trust_remote_code))
     if kind == "sequence_classifier":
         model, config = load_sequence_classifier(
@@ -158,12 +145,9 @@ def _load_family(
         )
         index = choose_label(model.labels, settings.score_label)
         rule = LabelScore(index, model.labels[index])
-        return _Family(kind, model, config, model.labels, rule)
-    policy = load_policy(
+        return Family(kind, model, config, rule, model.labels)
+    return load_policy(
         settings, kind, checkpoint, tokenizer, options, pad_token_id=pad_token_id(tokenizer)
-    )
-    return _Family(
-        kind, policy.model, policy.config, (), policy.rule, policy.reference, policy.adapter
     )
 
 
@@ -210,7 +194,7 @@ def _with_reference(
 def _described(
     settings: Settings,
     checkpoint: Checkpoint,
-    family: _Family,
+    family: Family,
     encoder: Encoder,
     runner: ModelRunner,
     referenced: ModelRunner | ReferenceRunner,
@@ -284,7 +268,7 @@ def _keep_log_clean() -> None:
         transformers_logging.disable_progress_bar()
 
 
-def _input_limit(settings: Settings, family: _Family, tokenizer: Any) -> int:
+def _input_limit(settings: Settings, family: Family, tokenizer: Any) -> int:
     configs = [family.config, *([family.reference.config] if family.reference else [])]
     limits = [
         limit

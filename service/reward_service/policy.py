@@ -10,6 +10,7 @@ from reward_service.fingerprint import fingerprint, plain_config, weights_identi
 from reward_service.models.adapter import put_adapter
 from reward_service.models.causal_lm import CausalLM, check_causality, load_language_model
 from reward_service.models.pretrained import LoadOptions, on_device
+from reward_service.models.reward_model import RewardModel
 from reward_service.score_rule import ImplicitReward, ReferenceFreeReward, ScoreRule
 from reward_service.settings import Settings
 from reward_service.tokenizer import load_tokenizer
@@ -43,15 +44,18 @@ class Reference:
 
 
 @dataclass(frozen=True, slots=True)
-class Policy:
-    """A language model that gives log-probabilities, and perhaps scores."""
+class Family:
+    """What one kind of model brings."""
 
-    model: CausalLM
+    kind: str
+    model: RewardModel
     config: Any
-    adapter: str | None
-    """Identity of the adapter's weights."""
     rule: ScoreRule | None
-    reference: Reference | None
+    """`None` where there are log-probabilities only."""
+    labels: tuple[str, ...] = ()
+    reference: Reference | None = None
+    adapter: str | None = None
+    """Identity of the adapter's weights."""
 
 
 def load_policy(
@@ -62,7 +66,7 @@ def load_policy(
     options: LoadOptions,
     *,
     pad_token_id: int,
-) -> Policy:
+) -> Family:
     """The model of kind `causal` or `dpo`, on its device.
 
     Raises:
@@ -108,12 +112,13 @@ def load_policy(
     elif kind == "dpo" and adapter is not None and not settings.reference_free:
         base = served(raw, scope=adapter.switched_off)
         reference = _reference(checkpoint, base, config, is_policys_base=True)
-    return Policy(
+    return Family(
+        kind,
         policy,
         config,
-        adapter=weights_identity(adapter_source) if adapter_source else None,
         rule=_rule(settings) if kind == "dpo" else None,
         reference=reference,
+        adapter=weights_identity(adapter_source) if adapter_source else None,
     )
 
 
