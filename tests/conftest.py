@@ -76,6 +76,14 @@ def debug_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def debug_dpo_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The debug policy and its reference, in folders inside; who changes them makes copies."""
+    folder = tmp_path_factory.mktemp("models") / "dpo"
+    write_debug_model(folder, kind="dpo")
+    return folder
+
+
+@pytest.fixture(scope="session")
 def shared_data() -> Path:
     """Real data beside the checkout, where it is there."""
     if not SHARED_DATA.is_dir():

@@ -14,7 +14,6 @@ import log_probs
 from reward_benchmark.cli import app
 from reward_benchmark.datasets import open_dataset
 from reward_client import RewardClient
-from reward_service.debug_model import write_debug_model
 
 Score = Callable[[list[float], list[float]], float]
 
@@ -26,17 +25,11 @@ MODES: dict[str, Score] = {
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A policy and its reference."""
-    folder = tmp_path_factory.mktemp("models") / "dpo"
-    write_debug_model(folder, kind="dpo")
-    return folder
-
-
-@pytest.fixture(scope="module")
-def url(folder: Path) -> Iterator[str]:
+def url(debug_dpo_folder: Path) -> Iterator[str]:
     with running_service(
-        model_id=str(folder / "policy"), ref_model_id=str(folder / "reference"), beta=0.1
+        model_id=str(debug_dpo_folder / "policy"),
+        ref_model_id=str(debug_dpo_folder / "reference"),
+        beta=0.1,
     ) as url:
         yield url
 
@@ -69,10 +62,12 @@ def _check(lines: list[dict[str, Any]], folder: Path, score: Score) -> None:
         assert line["win"] is (expected[0] > expected[1])
 
 
-def test_every_pair_has_its_rewards(url: str, folder: Path, tmp_path: Path) -> None:
+def test_every_pair_has_its_rewards(url: str, debug_dpo_folder: Path, tmp_path: Path) -> None:
     lines = _run(url, tmp_path / "out", concurrency=8)
     _check(
-        lines, folder, lambda policy, reference: 0.1 * (math.fsum(policy) - math.fsum(reference))
+        lines,
+        debug_dpo_folder,
+        lambda policy, reference: 0.1 * (math.fsum(policy) - math.fsum(reference)),
     )
     document = json.loads((tmp_path / "out" / "results.json").read_text())
     with RewardClient(url) as client:
@@ -81,8 +76,11 @@ def test_every_pair_has_its_rewards(url: str, folder: Path, tmp_path: Path) -> N
     assert document["counts"]["errors"] == 0
 
 
-def test_the_same_run_again_writes_the_same_scores(folder: Path, tmp_path: Path) -> None:
-    settings = {"model_id": folder / "policy", "ref_model_id": folder / "reference"}
+def test_the_same_run_again_writes_the_same_scores(debug_dpo_folder: Path, tmp_path: Path) -> None:
+    settings = {
+        "model_id": debug_dpo_folder / "policy",
+        "ref_model_id": debug_dpo_folder / "reference",
+    }
     # One pair at a time, so the batches are the same. The second time nobody asks the reference.
     with running_service(**{name: str(value) for name, value in settings.items()}) as url:
         for out in ("first", "second"):
@@ -93,11 +91,11 @@ def test_the_same_run_again_writes_the_same_scores(folder: Path, tmp_path: Path)
 
 @pytest.mark.parametrize("mode", MODES)
 def test_without_a_reference_every_pair_has_rewardbenchs_scores(
-    folder: Path, tmp_path: Path, mode: str
+    debug_dpo_folder: Path, tmp_path: Path, mode: str
 ) -> None:
-    with running_service(model_id=str(folder / "policy"), reference_free=mode) as url:
+    with running_service(model_id=str(debug_dpo_folder / "policy"), reference_free=mode) as url:
         lines = _run(url, tmp_path / "out", concurrency=8)
-    _check(lines, folder, MODES[mode])
+    _check(lines, debug_dpo_folder, MODES[mode])
 
 
 @pytest.mark.parametrize(

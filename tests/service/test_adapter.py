@@ -31,7 +31,6 @@ import oracle
 from reward_client import RewardClient
 from reward_client.schema import LogprobsResponse
 from reward_service.checkpoint import find_adapter
-from reward_service.debug_model import write_debug_model
 from reward_service.errors import StartupError
 from reward_service.loading import LoadedModel, load_model
 from reward_service.models.adapter import put_adapter
@@ -114,10 +113,8 @@ def _train(base: Path, folder: Path, config: Any) -> Any:
 
 
 @pytest.fixture(scope="module")
-def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("models") / "dpo"
-    write_debug_model(folder, kind="dpo")
-    return folder / "reference"
+def base(debug_dpo_folder: Path) -> Path:
+    return debug_dpo_folder / "reference"
 
 
 @pytest.fixture(scope="module")

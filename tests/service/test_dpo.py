@@ -62,10 +62,8 @@ class Pair:
 
 
 @pytest.fixture(scope="module")
-def pair(tmp_path_factory: pytest.TempPathFactory) -> Pair:
-    folder = tmp_path_factory.mktemp("models") / "dpo"
-    write_debug_model(folder, kind="dpo")
-    return Pair(folder / "policy", folder / "reference")
+def pair(debug_dpo_folder: Path) -> Pair:
+    return Pair(debug_dpo_folder / "policy", debug_dpo_folder / "reference")
 
 
 @pytest.fixture(scope="module")

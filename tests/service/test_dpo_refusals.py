@@ -19,7 +19,6 @@ from transformers import AutoConfig, AutoTokenizer, BertLMHeadModel
 from program import COMMAND
 from reward_client import NotSupportedError, RewardClient
 from reward_client.schema import ERROR_RULES
-from reward_service.debug_model import write_debug_model
 from reward_service.errors import StartupError
 from reward_service.loading import load_model
 from reward_service.settings import Settings, read_settings
@@ -32,21 +31,13 @@ TEXT = {"text": "<s>Hi there", "completion_start": 6}
 
 
 @pytest.fixture(scope="module")
-def pair(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a policy and its reference."""
-    folder = tmp_path_factory.mktemp("models") / "dpo"
-    write_debug_model(folder, kind="dpo")
-    return folder
+def policy(debug_dpo_folder: Path) -> str:
+    return str(debug_dpo_folder / "policy")
 
 
 @pytest.fixture(scope="module")
-def policy(pair: Path) -> str:
-    return str(pair / "policy")
-
-
-@pytest.fixture(scope="module")
-def reference(pair: Path) -> str:
-    return str(pair / "reference")
+def reference(debug_dpo_folder: Path) -> str:
+    return str(debug_dpo_folder / "reference")
 
 
 # -------------------------------------------------------------------------------- settings
