@@ -1,6 +1,7 @@
 """Fixtures shared by all tests: real services with tiny models, and the models themselves."""
 
 import os
+import signal
 import socket
 import tempfile
 import threading
@@ -14,6 +15,10 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp(prefix="rewardserve-tests-")
 for _name in [name for name in os.environ if name.startswith("REWARD_")]:
     del os.environ[_name]
+
+# A shell's background jobs are born deaf to Ctrl-C, and so would be every process that a test
+# starts and interrupts.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 import httpx
 import pytest
