@@ -11,6 +11,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from typer.testing import CliRunner
 
@@ -23,6 +24,7 @@ from reward_benchmark.comparison import (
     comparison_document,
     verdict,
 )
+from reward_benchmark.comparison import difference as differences
 from reward_benchmark.comparison_tables import differences_table, markdown
 from reward_benchmark.datasets import Selection
 from reward_benchmark.datasets.rewardbench import REWARDBENCH, SECTIONS
@@ -32,6 +34,7 @@ from reward_benchmark.metrics import measure
 from reward_benchmark.outcome import Outcome
 from reward_benchmark.rewardbench_files import encoded, write_scores
 from reward_benchmark.saved_run import SavedRun, open_run_dataset, open_saved_run, run_groups
+from reward_benchmark.statistics import Interval, shares_of
 
 from .scored_runs import (
     Judge,
@@ -183,6 +186,39 @@ def test_holm_corrects_subsets_and_sections_each_among_themselves(make_run: Make
             assert difference.p_holm == pytest.approx(largest)
     assert comparison.overall.p_holm is None
     assert comparison_document(comparison)["holm_over"] == {"sections": 2, "subsets": 4}
+
+
+@pytest.mark.parametrize("rates", [(0.01, 0.001), (0.02, 0.005), (0.02, 0.02), (0.2, 0.15)])
+def test_interval_and_test_say_the_same_of_rewardbenchs_overall_number(
+    rates: tuple[float, float],
+):
+    generator = np.random.default_rng(11)
+    shares = {
+        subset: share / len(REWARDBENCH.sections)
+        for weights in REWARDBENCH.sections.values()
+        for subset, share in shares_of(REWARDBENCH.counts, weights).items()
+    }
+    for _ in range(10):
+        credits = {}
+        for subset in shares:
+            size = REWARDBENCH.counts[subset]
+            gained, lost, _ = generator.multinomial(size, [*rates, 1 - sum(rates)]).tolist()
+            both = {(1.0, 0.0): gained, (0.0, 1.0): lost, (1.0, 1.0): size - gained - lost}
+            credits[subset] = Counter(both)
+        overall = differences.difference(credits, shares)
+        low, high = overall.estimate.interval or (0, 0)
+        if not 0.04 < overall.p_value < 0.06:  # where a test from random draws may be of two minds
+            assert (overall.p_value <= 0.05) == (not low <= 0 <= high)
+
+
+def test_a_verdict_says_so_where_interval_and_test_do_not_agree(make_run: MakeRun):
+    comparison = compare(make_run("a", lambda _: (1.0, 0.0)), make_run("b", lambda _: (0.0, 1.0)))
+    assert "do not agree" not in verdict(comparison)
+    beside = comparison.overall.estimate._replace(interval=Interval(-0.1, 0.9))
+    borderline = dataclasses.replace(
+        comparison, overall=dataclasses.replace(comparison.overall, estimate=beside)
+    )
+    assert verdict(borderline).endswith("The interval and the test do not agree.")
 
 
 def test_a_run_does_not_differ_from_itself(make_run: MakeRun):

@@ -127,7 +127,7 @@ def verdict(comparison: Comparison) -> str:
     else:
         sentence = f"No difference can be shown between {first} and {second} {on}: {points}"
     if ends is not None and shown == (ends.low <= 0 <= ends.high):
-        sentence += " The interval and the test do not agree: a borderline case."
+        sentence += " The interval and the test do not agree."
     return sentence
 
 

@@ -11,7 +11,6 @@ from reward_benchmark.statistics import (
     Discordant,
     Estimate,
     holm,
-    paired_difference,
     stratified_mcnemar,
     weighted_difference,
     weighted_mean,
@@ -47,7 +46,7 @@ class Difference:
 
 def difference(credits: Mapping[str, Credits], shares: Mapping[str, float]) -> Difference:
     """The weighted difference over some subsets."""
-    estimates: dict[str, Estimate] = {}
+    differences: dict[str, Counter[float]] = {}
     values: dict[str, tuple[Estimate, Estimate]] = {}
     discordant: dict[str, Discordant] = {}
     worth: dict[str, float] = {}
@@ -56,17 +55,16 @@ def difference(credits: Mapping[str, Credits], shares: Mapping[str, float]) -> D
         counts = credits[subset]
         size = counts.total()
         count += size
-        differences: Counter[float] = Counter()
+        gaps = differences[subset] = Counter()
         for (one, other), times in counts.items():
-            differences[one - other] += times
-        estimates[subset] = paired_difference(differences)
+            gaps[one - other] += times
         values[subset] = (
             Estimate(math.fsum(one * times for (one, _), times in counts.items()) / size),
             Estimate(math.fsum(other * times for (_, other), times in counts.items()) / size),
         )
-        for amount in sorted({abs(value) for value in differences} - {0.0}):
+        for amount in sorted({abs(value) for value in gaps} - {0.0}):
             stratum = f"{subset} by {amount}"
-            discordant[stratum] = Discordant(differences[amount], differences[-amount])
+            discordant[stratum] = Discordant(gaps[amount], gaps[-amount])
             # What differs by rounding alone is worth the same, which keeps the test exact.
             worth[stratum] = float(f"{share / size * amount:.12g}")
     first, second = (
@@ -77,7 +75,7 @@ def difference(credits: Mapping[str, Credits], shares: Mapping[str, float]) -> D
         count=count,
         first=first,
         second=second,
-        estimate=weighted_difference(estimates, shares),
+        estimate=weighted_difference(differences, shares),
         discordant=Discordant(
             sum(one.first for one in discordant.values()),
             sum(one.second for one in discordant.values()),

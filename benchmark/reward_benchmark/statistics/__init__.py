@@ -1,15 +1,17 @@
 """Pure functions from counts and arrays to numbers that can be reported; none reads a file."""
 
 from reward_benchmark.statistics.comparison import Discordant, holm, mcnemar, stratified_mcnemar
+from reward_benchmark.statistics.differences import (
+    paired_difference,
+    tango,
+    weighted_difference,
+)
 from reward_benchmark.statistics.intervals import (
     Estimate,
     Interval,
     accuracy,
     bootstrap_mean,
-    paired_difference,
     shares_of,
-    tango,
-    weighted_difference,
     weighted_mean,
     wilson,
 )
