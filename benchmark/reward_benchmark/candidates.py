@@ -107,7 +107,11 @@ class _CandidatesRow(Row):
     ] = None
 
 
-_GOLD = TypeAdapter(list[FiniteFloat | None], config=ConfigDict(strict=True))
+LARGEST_GOLD = 1e300
+"""Beyond it sums overflow."""
+
+_Gold = Annotated[FiniteFloat, Field(ge=-LARGEST_GOLD, le=LARGEST_GOLD)]
+_GOLD = TypeAdapter(list[_Gold | None], config=ConfigDict(strict=True))
 
 
 def candidates_from_row(value: object, number: int, gold: str | None = None) -> Candidates:
@@ -169,7 +173,8 @@ def _gold(row: Mapping[str, object], column: str | None, count: int) -> Gold | N
         values = _GOLD.validate_python(row[name])
     except ValidationError as error:
         raise ValueError(
-            f"column {name!r} must be a list of finite numbers and nulls, not {shown(row[name])}"
+            f"column {name!r} must be a list of nulls and numbers from -{LARGEST_GOLD:g} to "
+            f"{LARGEST_GOLD:g}, not {shown(row[name])}"
         ) from error
     if len(values) != count:
         raise ValueError(

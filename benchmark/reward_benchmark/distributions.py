@@ -89,12 +89,16 @@ def not_log_odds(document: Mapping[str, Any]) -> str | None:
     """Why the margins of a run are no log-odds, so that their sigmoid is no probability.
 
     Args:
-        document: the content of its `results.json`.
+        document: as of a `SavedRun`.
     """
     provenance = document.get("provenance") or {}
     service = provenance.get("info") or {}
     if "judges" in document:
         return "margins of judges are differences of verdicts or ratings"
+    if "members" in document:
+        return "margins of ensembles are differences of z-scores"
+    if document.get("of_results"):
+        return "margins of files without scores are results"
     if (service.get("model") or {}).get("kind") == "pairwise":
         return "margins of a pairwise model are differences of probabilities"
     if (provenance.get("run") or {}).get("scorer") == "length":

@@ -23,6 +23,7 @@ from rich.console import Console
 from reward_benchmark.chat import Answer, ChatClient, Messages, Sampling
 from reward_benchmark.group import Group, Key, Prompt
 from reward_benchmark.journal import Journal, write_atomically
+from reward_benchmark.json_text import decoded
 from reward_benchmark.outcome import Failure
 from reward_benchmark.progress import WorkProgress
 from reward_benchmark.prompts import Prompts
@@ -94,7 +95,7 @@ def candidate_from_line(line: bytes) -> Candidate:
         ValueError: it holds none.
     """
     # Not validate_json, whose parser refuses half a surrogate pair.
-    candidate = _CANDIDATE.validate_python(json.loads(line))
+    candidate = _CANDIDATE.validate_python(decoded(line))
     if (candidate.error is None) != (candidate.text is not None):
         raise ValueError("it has neither a text nor an error")
     return candidate

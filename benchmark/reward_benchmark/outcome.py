@@ -1,6 +1,7 @@
 """What became of one group, and how that is written as a line of `scores.jsonl`."""
 
 import json
+import math
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -9,6 +10,7 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from reward_benchmark.group import Group, Key
+from reward_benchmark.json_text import decoded
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,10 +115,6 @@ class Outcome:
 _OUTCOME = TypeAdapter(Outcome)
 
 
-def _refuse(constant: str) -> None:
-    raise ValueError(f"{constant} is no number in JSON")
-
-
 def outcome_of(group: Group, answer: Scores | Failure) -> Outcome:
     """The outcome of a group whose completions got this answer."""
     num_characters = tuple(map(len, group.completions))
@@ -143,10 +141,17 @@ def outcome_from_line(line: bytes) -> Outcome:
         ValueError: it holds none.
     """
     # Not pydantic's own decoder: it refuses lone surrogates, which a judge's text may have.
-    outcome = _OUTCOME.validate_python(json.loads(line, parse_constant=_refuse))
+    outcome = _OUTCOME.validate_python(decoded(line))
     if (outcome.error is None) != (outcome.scores is not None):
         raise ValueError("it has neither scores nor an error")
     # A preference needs a completion on each side.
     if outcome.scores is not None and not 0 <= outcome.num_chosen < len(outcome.scores):
         raise ValueError(f"{len(outcome.scores)} scores cannot have {outcome.num_chosen} chosen")
+    if outcome.scores is not None and not all(map(math.isfinite, outcome.scores)):
+        raise ValueError(f"its scores {outcome.scores} are not all finite")
+    counts = {len(numbers) for numbers in (outcome.scores, outcome.num_characters) if numbers}
+    if len(counts) > 1:
+        raise ValueError(
+            f"it has numbers of {' and of '.join(map(str, sorted(counts)))} completions"
+        )
     return outcome

@@ -26,12 +26,16 @@ from reward_benchmark.datasets.row import shown
 from reward_benchmark.errors import BenchmarkError
 from reward_benchmark.group import Group, Prompt
 from reward_benchmark.journal import write_atomically
+from reward_benchmark.json_text import decoded
 from reward_benchmark.outcome import Failure, Outcome
 
 METADATA = frozenset(
     {"model", "model_type", "chat_template", "ref_model", "model_beaker", "score_w_ratings"}
 )
 """What is no subset in a file of accuracies, and no column in one of scores."""
+
+SCORES_FOLDERS = frozenset({"eval-set-scores", "pref-sets-scores"})
+"""Folders of scores; see `scores_folder_of`."""
 
 RETIRED = frozenset({"anthropic", "summarize_prompted", "xstest"})
 """Subsets of old files that RewardBench's own analysis drops."""
@@ -72,6 +76,8 @@ class PublishedScores:
     """In the order of the file."""
     numbered: frozenset[str]
     """Subsets whose ids are numbers of rows, for the file has none or not one for each."""
+    of_results: bool
+    """Whether there are no scores, for which the results stand then."""
     half_points: int
     """Pairs with the result 0.5 of a judge that could not decide, or could not be understood."""
 
@@ -171,6 +177,7 @@ def read_scores(path: Path) -> PublishedScores:
         benchmark=benchmark,
         outcomes=outcomes,
         numbered=numbered,
+        of_results=not columns.keys() & {"scores", "scores_chosen"},
         half_points=columns.get("results", []).count(0.5) if of_pairs else 0,
     )
 
@@ -239,8 +246,13 @@ def write_scores(
 
 
 def folder_of(benchmark: Benchmark) -> str:
-    """Where RewardBench keeps the files of a set; scores are in the folder with `-scores`."""
+    """Where RewardBench keeps accuracies on a set."""
     return "pref-sets" if benchmark.name == PRIOR.name else "eval-set"
+
+
+def scores_folder_of(benchmark: Benchmark) -> str:
+    """Where RewardBench keeps scores of a set's rows."""
+    return f"{folder_of(benchmark)}-scores"
 
 
 def encoded(document: Mapping[str, Any]) -> bytes:
@@ -250,8 +262,8 @@ def encoded(document: Mapping[str, Any]) -> bytes:
 
 def _content(path: Path) -> dict[str, Any]:
     try:
-        content = json.loads(path.read_bytes())
-    except (ValueError, RecursionError) as error:
+        content = decoded(path.read_bytes())
+    except ValueError as error:
         raise RewardBenchFileError(f"{path} is not JSON: {error}") from error
     if not isinstance(content, dict):
         raise RewardBenchFileError(f"{path} is not one of RewardBench's files: it is not an object")

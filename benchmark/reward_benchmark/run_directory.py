@@ -10,6 +10,7 @@ from typing import Any, Generic
 
 from reward_benchmark.errors import RunDirectoryError
 from reward_benchmark.journal import Journal, R, write_atomically
+from reward_benchmark.json_text import decoded
 
 FORMAT = 2
 """Version of these files; a run is continued only in its own."""
@@ -18,6 +19,9 @@ IDENTITY_FILE = "run.json"
 SCORES_FILE = "scores.jsonl"
 RESULTS_FILE = "results.json"
 REWARDBENCH_FILE = "rewardbench.json"
+
+RUN_FILES = frozenset({IDENTITY_FILE, SCORES_FILE, RESULTS_FILE, REWARDBENCH_FILE})
+"""What a run is made of, and nothing else may be called in its directory."""
 
 
 Identity = Mapping[str, Any]
@@ -86,7 +90,7 @@ def read_identity(path: Path) -> dict[str, Any]:
     """
     file = path / IDENTITY_FILE
     try:
-        recorded = json.loads(file.read_bytes())
+        recorded = decoded(file.read_bytes())
     except FileNotFoundError as error:
         raise RunDirectoryError(f"{path} holds no run: {IDENTITY_FILE} is missing") from error
     except ValueError:

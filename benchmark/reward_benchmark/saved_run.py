@@ -1,6 +1,5 @@
 """Finished runs, read back: ours, and the scores that RewardBench publishes."""
 
-import json
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -28,6 +27,7 @@ from reward_benchmark.datasets import (
 from reward_benchmark.errors import DatasetError, RunDirectoryError
 from reward_benchmark.group import Group
 from reward_benchmark.journal import Journal
+from reward_benchmark.json_text import decoded
 from reward_benchmark.outcome import Outcome, outcome_from_line
 from reward_benchmark.rewardbench_files import read_scores
 from reward_benchmark.run_directory import IDENTITY_FILE, RESULTS_FILE, SCORES_FILE, read_identity
@@ -47,8 +47,8 @@ class SavedRun:
     benchmark: Benchmark
     """What its outcomes mean."""
     document: Mapping[str, Any]
-    """The content of `results.json`; of a file of RewardBench only `benchmark`, `dataset`, `model`
-    and `model_type`, for the numbers are `measure`'s to make."""
+    """The content of `results.json`; of a file of RewardBench only `benchmark`, `dataset`, `model`,
+    `model_type`, and `of_results` of `PublishedScores`, for the numbers are `measure`'s to make."""
     outcomes: Callable[[], Iterator[Outcome]]
     """Reads the outcomes, one by one and in the dataset's order, as often as asked."""
     numbered: frozenset[str] = frozenset()
@@ -164,6 +164,7 @@ class _Subset(BaseModel):
 
 class _Counts(BaseModel):
     groups: NonNegativeInt
+    wins: NonNegativeInt
     errors: NonNegativeInt
 
 
@@ -173,15 +174,34 @@ class _Data(BaseModel):
     limit: int | None
 
 
+class _Template(BaseModel):
+    source: str
+
+
+class _Reference(BaseModel):
+    id: str
+
+
 class _Service(BaseModel):
     model: dict[str, Any]
+    template: _Template
+    reference: _Reference | None = None
+
+
+class _Member(BaseModel):
+    model: str
+
+
+class _Settings(BaseModel):
+    scorer: str | None = None
+    members: list[_Member] = []
 
 
 class _Provenance(BaseModel):
     fingerprint: str | None
     info: _Service | None = None
     dataset: _Data
-    run: dict[str, Any]
+    run: _Settings
     time: str
 
 
@@ -227,7 +247,7 @@ def read_results(path: Path, form: type[R], *, of: str) -> tuple[dict[str, Any],
     """
     file = path / RESULTS_FILE
     try:
-        document = json.loads(file.read_bytes())
+        document = decoded(file.read_bytes())
         return document, form.model_validate(document, strict=True)
     except ValueError as error:
         reason = _first_of(error) if isinstance(error, ValidationError) else error
@@ -284,18 +304,20 @@ def run_groups(run: SavedRun, dataset: Dataset) -> Iterator[Group]:
 
 def is_local(run: SavedRun) -> bool:
     """Whether the run's data can be looked for without asking the hub."""
-    return run.dataset == "sample" or bool(_files(run))
+    return run.dataset == "sample" or bool(data_files(run))
 
 
-def _files(run: SavedRun) -> list[Path]:
-    """The files that the run was made on; none where it was the hub."""
+def data_files(run: SavedRun) -> list[Path]:
+    """The files that the run was made on; none where it was the hub, or is not known."""
+    if "provenance" not in run.document:
+        return []
     files = [Path(part) for part in run.document["provenance"]["dataset"]["path"].split(", ")]
     return files if all(file.is_absolute() for file in files) else []
 
 
 def _dataset_name(run: SavedRun) -> str:
     """What `open_dataset` would find the run's data by."""
-    files = _files(run)
+    files = data_files(run)
     if run.dataset == "sample" or not files:
         return run.dataset
     place = str(files[0]) if len(files) == 1 else os.path.commonpath(files)
@@ -322,6 +344,7 @@ def _published(path: Path) -> SavedRun:
         "dataset": scores.benchmark.name,
         "model": scores.model,
         "model_type": scores.model_type,
+        "of_results": scores.of_results,
     }
     return SavedRun(
         path=path,

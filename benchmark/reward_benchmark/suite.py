@@ -12,6 +12,7 @@ from reward_benchmark.datasets import BENCHMARKS, Dataset, Selection, open_datas
 from reward_benchmark.errors import BenchmarkError, DatasetError, ServiceError
 from reward_benchmark.evaluation import Evaluation, OpenScorer, Work, evaluate
 from reward_benchmark.journal import write_atomically
+from reward_benchmark.json_text import decoded
 from reward_benchmark.leaderboard import ROW_FILE, Leaderboard, find_rows
 
 ALL = "all"
@@ -122,7 +123,7 @@ def _check_row(path: Path) -> None:
     if not path.exists():
         return
     try:
-        ours = "score_weights" in json.loads(path.read_bytes())
+        ours = "score_weights" in decoded(path.read_bytes())
     except (ValueError, TypeError):
         ours = False
     if not ours:

@@ -11,7 +11,7 @@ from reward_benchmark.text_table import interval, percent
 def results_table(metrics: Metrics, *, title: str) -> RenderableType:
     """Sections and the overall number, then every subset, then what to know about them."""
     summary = Table(show_footer=True)
-    summary.add_column("section", footer="overall")
+    summary.add_column("section" if metrics.sections else "", footer="overall")
     summary.add_column("score %", footer=percent(metrics.overall.value), justify="right")
     summary.add_column("95 % interval", footer=interval(metrics.overall.interval), justify="right")
     for section, estimate in metrics.sections.items():

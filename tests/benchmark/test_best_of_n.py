@@ -13,7 +13,10 @@ import stamina
 from typer.testing import CliRunner
 
 from pairwise import settings_of, write_slic
+from reward_benchmark.best_of_n import Ranking, Tally
+from reward_benchmark.candidates import candidates_from_row
 from reward_benchmark.cli import app
+from reward_benchmark.outcome import Outcome
 from reward_client import RewardClient
 
 from .conftest import FakeService
@@ -144,6 +147,24 @@ def test_ties_are_counted_and_told_from_repeated_texts(tmp_path: Path):
     assert (counts["top_ties"], counts["tied_pairs"]) == (1, 3)
     assert counts["tied_pairs_of_equal_texts"] == 1
     assert [line["tied"] for line in lines(tmp_path / "out" / "ranking.jsonl")] == [2, 1]
+
+
+def test_equal_texts_with_unequal_scores_are_no_tie():
+    # As of a service whose batches differ in their last bits.
+    row = {"prompt": "p", "candidates": ["aa", "aa", "b"]}
+    tally = Tally()
+    for scores in ((1.0, 1.5, 1.0), (1.0, 1.0, 1.5)):
+        candidates = candidates_from_row(row, 1)
+        tally.add(Ranking(candidates, Outcome("", 1, 0, scores=scores)))
+    assert (tally.tied_pairs, tally.tied_texts) == (2, 1)
+
+
+@pytest.mark.parametrize("gold", [1e301, -1.7e308])
+def test_known_values_whose_sums_overflow_are_refused_before_the_work(tmp_path: Path, gold: float):
+    file = write(tmp_path / "rows.jsonl", [{"prompt": "p", "candidates": ["a"], "gold": [gold]}])
+    refused = run(file, tmp_path / "out", "--scorer", "length", exit_code=2)
+    assert "must be a list of nulls and numbers from -1e+300 to 1e+300" in refused
+    assert not (tmp_path / "out").exists()
 
 
 def test_the_order_of_the_candidates_changes_no_curve(tmp_path: Path, fake_url: str):

@@ -1,6 +1,7 @@
 """The command line, in process, against the stand-in for a service."""
 
 import contextlib
+import importlib
 import importlib.util
 import json
 import shlex
@@ -22,7 +23,7 @@ from typer.testing import CliRunner
 
 from reward_benchmark import __main__
 from reward_benchmark.cli import app
-from reward_benchmark.cli.ending import command_line, ending_well, show
+from reward_benchmark.cli.ending import Interruptible, command_line, ending_well, show
 from reward_benchmark.errors import BenchmarkError
 
 from .conftest import FakeService
@@ -48,6 +49,27 @@ def lines(out: Path) -> list[dict[str, Any]]:
 
 def no_constants(name: str) -> None:
     raise AssertionError(f"{name} is not JSON")
+
+
+@pytest.mark.parametrize("linked", [True, False])
+def test_ctrl_c_that_an_import_takes_for_its_own_error_still_ends_in_a_sentence(linked: bool):
+    program = typer.Typer(cls=Interruptible, pretty_exceptions_enable=False)
+
+    @program.command()
+    def import_() -> None:
+        try:
+            raise KeyboardInterrupt
+        except KeyboardInterrupt as error:
+            # As pybind11 ends the import of SciPy's HiGHS.
+            raise ImportError("initialization failed") from (error if linked else None)
+
+    @program.command()
+    def absent() -> None:
+        importlib.import_module("reward_benchmark.no_such_module")
+
+    result = CliRunner().invoke(program, ["import-"])
+    assert (result.exit_code, result.stderr) == (130, "reward-benchmark: interrupted\n")
+    assert isinstance(CliRunner().invoke(program, ["absent"]).exception, ModuleNotFoundError)
 
 
 def test_a_run_writes_what_it_promises(

@@ -399,6 +399,39 @@ def test_the_clearest_flips_come_first_whatever_the_models_scales(make_run: Make
         assert len(ids) == 22
 
 
+def test_a_foreign_subset_leaves_no_sections_as_in_a_run(make_run: MakeRun, tmp_path: Path):
+    rows = write_rows(tmp_path / "mixed.jsonl", pair_rows({**SIZES, "of nobody": 3}))
+    first, second = (make_run(f"m{i}", random_judge(i), dataset=str(rows)) for i in (1, 2))
+    assert measure(first.outcomes(), first.benchmark).sections == {}
+    comparison = compare(first, second)
+    assert comparison.sections == {}
+    assert comparison.overall.count == 25
+
+
+def test_files_of_other_choices_under_one_id_are_refused(tmp_path: Path):
+    files = []
+    for num_correct in (1, 2):
+        content = {"model": "m", "subset": ["Math"], "id": ["7"], "scores": [[4.0, 3.0, 2.0, 1.0]]}
+        file = tmp_path / f"{num_correct}.json"
+        file.write_text(json.dumps({**content, "num_correct": [num_correct]}))
+        files.append(open_saved_run(file))
+    message = r"id '7' of Math has 1 chosen completions in .*1\.json, but 2 in .*2\.json"
+    with pytest.raises(ComparisonError, match=message):
+        compare(*files)
+
+
+def test_neither_runs_nor_their_data_are_written_over(make_run: MakeRun, tmp_path: Path):
+    runs = [str(make_run(name, random_judge(i)).path) for i, name in enumerate("ab")]
+    for option, file, words in (
+        ("--out", f"{runs[0]}/results.json", "is a part of the run in"),
+        ("--flips", str(tmp_path / "rows.jsonl"), "is the data of"),
+    ):
+        before = Path(file).read_bytes()
+        result = CliRunner().invoke(app, ["compare", *runs, option, file, "--overwrite"])
+        assert (result.exit_code, result.stderr.count(words)) == (2, 1), result.stderr
+        assert Path(file).read_bytes() == before
+
+
 def test_the_overall_number_weighs_its_sections(make_run: MakeRun):
     weighted = dataclasses.replace(REWARDBENCH, overall={"Chat": 1.0, "Reasoning": 3.0})
     first, second = (

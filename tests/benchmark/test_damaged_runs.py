@@ -87,6 +87,7 @@ READ_FIELDS = [
     "provenance.dataset.subsets",
     "provenance.dataset.limit",
     "provenance.time",
+    "counts.wins",
 ]
 
 DOCUMENTS: list[tuple[Damage, str]] = [
@@ -97,6 +98,8 @@ DOCUMENTS: list[tuple[Damage, str]] = [
     (lambda run: (run / "results.json").write_text("[]"), r"does not hold the numbers"),
     (lambda run: (run / "results.json").write_text('{"ben'), r"does not hold the numbers"),
     (lambda run: (run / "results.json").write_bytes(b"\xff"), r"does not hold the numbers"),
+    (lambda run: (run / "results.json").write_text("[" * 100_000), r"nested too deeply"),
+    (lambda run: (run / "run.json").write_text("[" * 100_000), r"is not the identity of a run"),
     (
         changed("results.json", lambda d: d.update(benchmark="unheard-of")),
         r"no set is called 'unheard-of'",
@@ -107,6 +110,18 @@ DOCUMENTS: list[tuple[Damage, str]] = [
     (
         changed("results.json", lambda d: d["provenance"].update(info={"model": "m"})),
         r"info\.model",
+    ),
+    (
+        changed("results.json", lambda d: d["provenance"].update(info={"model": {}})),
+        r"info\.template",
+    ),
+    (
+        changed("results.json", lambda d: d["provenance"]["run"].update(scorer=["length"])),
+        r"provenance\.run\.scorer: Input should",
+    ),
+    (
+        changed("results.json", lambda d: d["provenance"]["run"].update(members=[{"sha256": ""}])),
+        r"provenance\.run\.members\.0\.model: Field",
     ),
     (changed("results.json", lambda d: d.update(provenance={})), r"provenance\.fingerprint: Field"),
     *(
@@ -155,6 +170,7 @@ def test_a_damaged_directory_is_refused_and_left_out_of_a_leaderboard(
         (lines_changed(lambda lines: [*lines[:3], b"\xff\x00\n", *lines[4:]]), 4),
         (lines_changed(lambda lines: [*lines[:3], b"\n", *lines[4:]]), 4),
         (lines_changed(lambda lines: [b"[]\n", *lines[1:]]), 1),
+        (lines_changed(lambda lines: [*lines[:6], b"[" * 100_000 + b"\n", *lines[7:]]), 7),
         (lines_changed(lambda lines: [*lines[:-1], lines[-1][:-9]]), 11),
     ],
 )

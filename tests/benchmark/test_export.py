@@ -174,6 +174,13 @@ def test_what_is_there_already_is_kept(export: Callable[..., Result], tmp_path: 
     assert read_accuracies(file).model == "org/model"
 
 
+def test_where_one_file_cannot_be_neither_is(export: Callable[..., Result], tmp_path: Path):
+    (tmp_path / "files").mkdir()
+    (tmp_path / "files" / "eval-set-scores").write_text("in the way")
+    assert export().exit_code == 2
+    assert not list((tmp_path / "files").rglob("*.json"))
+
+
 @pytest.mark.parametrize(
     "name",
     ["/models/mine", "../mine", "a/../b", "a/b/c", "", "a/", "/a", ".", "./a", "a\nb", "a/\x1b[1m"],

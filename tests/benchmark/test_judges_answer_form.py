@@ -131,6 +131,8 @@ def test_a_file_without_the_block_is_read_as_ever(tmp_path: Path):
         (r"Result: [AB]", "has 0 groups, but needs exactly one"),
         (r"(Result|Verdict): ([AB])", r"has 2 groups, .* write others as \(\?:\.\.\.\)"),
         ("", "has 0 groups"),
+        ("(" * 5_000, "is no regular expression"),
+        (r"(?r)\[RESULT\] ([AB])", r"searches backwards, .* leave \(\?r\) out of"),
         (r"([AB]?)", "matches an answer that says nothing"),
         (r"(?:Result: ([AB]))*", "matches an answer that says nothing"),
         (r"{{ prompt }}([AB])", "cannot be rendered: 'prompt' is undefined; it is given nothing"),

@@ -213,6 +213,23 @@ def test_other_datasets_have_columns_by_their_names(tmp_path: Path):
     assert values(leaderboard_row({"mine.jsonl": results})) == {"mine.jsonl": 1.0}
 
 
+@pytest.mark.parametrize("name", ["Safety", "Score", "RB2"])
+def test_a_folder_that_is_called_like_a_column_has_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+):
+    counts = dict.fromkeys(SUBSETS, 4)
+    data = f"rewardbench={write_rows(tmp_path / 'rows.jsonl', pair_rows(counts))}"
+    finished_run(tmp_path / "runs" / "whole", data, random_judge(1))
+    before = values(only_row(tmp_path / "runs"))
+    monkeypatch.chdir(tmp_path)
+    Path(name).mkdir()
+    write_rows(tmp_path / name / "rows.jsonl", pair_rows({"x": 4}))
+    finished_run(tmp_path / "runs" / "own", name, lambda _: (1.0, 0.0))
+    board = find_rows([tmp_path / "runs"])
+    assert [values(row) for row in board.rows] == [before | {f"{name} (own data)": 1.0}]
+    assert board.detailed(f"{name} (own data)").columns == [f"{name} (own data)", "x"]
+
+
 def test_a_whole_copy_of_rewardbench_is_rewardbench(rewardbench_file: Path, tmp_path: Path):
     out = finished_run(tmp_path / "run", str(rewardbench_file), lambda _: (1.0, 0.0))
     row = only_row(out)
@@ -261,6 +278,37 @@ def test_files_of_other_kinds_are_left_out_and_counted(tmp_path: Path, publish: 
         find_rows([tmp_path / "half"])
     with pytest.raises(BenchmarkError, match="is neither a directory nor a file"):
         find_rows([tmp_path / "nowhere"])
+
+
+def test_only_folders_of_scores_are_passed_over(tmp_path: Path, publish: Publish):
+    for folder in ("lab-scores/eval-set", "scores", "eval-set-scores-2"):
+        publish(folder, f"org/{folder.replace('/', '-')}", ACCURACIES_206)
+    for folder in ("eval-set-scores", "pref-sets-scores"):
+        publish(folder, "org/passed-over", ACCURACIES_206)
+    board = find_rows([tmp_path])
+    assert {row.model for row in board.rows} == {
+        "org/lab-scores-eval-set",
+        "org/scores",
+        "org/eval-set-scores-2",
+    }
+    assert board.notes == ()
+
+
+def test_one_run_in_two_spellings_is_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    data = f"rewardbench={write_rows(tmp_path / 'rows.jsonl', pair_rows({'hep-go': 4}))}"
+    finished_run(tmp_path / "run", data, random_judge(1))
+    monkeypatch.chdir(tmp_path)
+    board = find_rows([Path("run"), tmp_path / "run", tmp_path])
+    assert (len(board.rows), board.notes) == (1, ())
+
+
+def test_what_is_left_of_a_set_has_its_overall_number(tmp_path: Path):
+    rows = [row for row in rewardbench_2_rows() if row["subset"] != "Focus"]
+    data = f"rewardbench-2={write_rows(tmp_path / 'rows.jsonl', rows)}"
+    run = open_saved_run(finished_run(tmp_path / "run", data, random_judge(1)))
+    row = only_row(tmp_path)
+    assert row.cells["RB2"].value == measure(run.outcomes(), run.benchmark).overall.value
+    assert row.incomplete[0] == "rewardbench-2: 1 of 6 subsets are missing (Focus)"
 
 
 def board_of(**scores: float | None) -> Leaderboard:
@@ -443,9 +491,15 @@ def test_types_and_models_that_are_not_there_are_named(published: Path):
     with pytest.raises(BenchmarkError, match=complaint):
         board.only(types=["reward"])
     with pytest.raises(
-        BenchmarkError, match=r"no model is left of openai/judge, org/Gemma-27B, or"
+        BenchmarkError, match=r"^--model llama\* leaves no model of openai/judge, org/Gemma-27B, or"
     ):
         board.only(models=["llama*"])
+    with pytest.raises(
+        BenchmarkError, match=r"^--model-type DPO --not-model \*dpo leaves no model"
+    ):
+        board.only(types=["DPO"], not_models=["*dpo"])
+    published_as = board.rows[0].model
+    assert board.only(models=[published_as.swapcase()]).rows[0].model == published_as
 
 
 def test_a_section_in_detail_is_its_number_and_its_subsets(published: Path):
@@ -566,6 +620,21 @@ def test_runs_with_and_without_a_reference_are_pairs_too(tmp_path: Path):
         ("f1", "DPO"),
         ("f3", "DPO Ref. Free"),
         ("f3, difference", "difference"),
+    ]
+
+
+def test_ones_own_numbers_are_not_held_against_published_ones(tmp_path: Path, publish: Publish):
+    data = f"rewardbench={write_rows(tmp_path / 'rows.jsonl', pair_rows({'hep-go': 4}))}"
+    for model_type in ("DPO", "DPO Ref. Free"):
+        about = {"model": "org/dpo", "model_type": model_type}
+        finished_run(tmp_path / model_type, data, random_judge(1), fingerprint=model_type, **about)
+        numbers = {"hep-go": 0.5, "hep-cpp": 0.5}
+        publish("eval-set", model_type, numbers, **about)
+    rows = find_rows([tmp_path]).reference_free().rows
+    assert [(row.model_type, row.published) for row in rows] == [
+        (kind, published)
+        for published in (False, True)
+        for kind in ("DPO", "DPO Ref. Free", "difference")
     ]
 
 

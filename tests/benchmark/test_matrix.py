@@ -29,6 +29,7 @@ from reward_benchmark.matrix.interrupts import Interrupts
 from reward_benchmark.matrix.launcher import ModelFailedError, ServedModel
 from reward_benchmark.matrix.loop import Matrix
 from reward_benchmark.matrix.model import Model
+from reward_benchmark.matrix.rows import Result as RunResult
 from reward_benchmark.matrix.rows import Row
 from reward_benchmark.matrix.table import rows_table
 
@@ -253,6 +254,9 @@ class Scripted:
         out.mkdir(parents=True, exist_ok=True)
         score = len(model.settings["model_id"]) / 100
         return {
+            "benchmark": "preferences",
+            "dataset": dataset,
+            "subsets": {},
             "overall": score,
             "sections": {"Chat": {"score": score, "ci95": None}},
             "counts": {"groups": 10, **self.script.errors},
@@ -441,6 +445,26 @@ def test_the_table_has_a_line_for_every_run_and_a_reason_for_every_failure(play:
         ["bb", "failed", "", "-", "-", "-"],
     ]
     assert "bb failed: no [weights]" in text
+
+
+def test_a_part_of_a_set_is_said_to_be_one():
+    about = {"dataset": "sample", "options": ["--limit", "5"], "out": "sample", "sections": {}}
+    reasons = ["only the first 5", "1 failed, which counts as lost"]
+    part = RunResult(**about, overall=0.5, groups=5, errors=1, seconds=1.0, incomplete=reasons)
+    whole = RunResult(**about, overall=0.5, groups=9, errors=0, seconds=1.0)
+    rows = [
+        Row(name=name, settings={}, status="finished", results=[one])
+        for name, one in (("part", part), ("whole", whole))
+    ]
+    console = Console(file=io.StringIO(), width=120)
+    console.print(rows_table(rows))
+    assert isinstance(console.file, io.StringIO)
+    part_line, whole_line, *remarks = [
+        line for line in console.file.getvalue().splitlines() if "part" in line or "whole" in line
+    ]
+    assert "finished, incomplete" in part_line
+    assert "incomplete" not in whole_line
+    assert remarks == [f"part is incomplete: sample: {reason}" for reason in reasons]
 
 
 def test_signals_wait_until_a_start_or_stop_is_over():

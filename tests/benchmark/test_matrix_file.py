@@ -177,6 +177,12 @@ def test_what_is_wrong_is_said_with_its_line(read: Read, text: str, line: int | 
     assert line is None or f"models.yaml, line {line}: " in sentence
 
 
+def test_a_file_of_brackets_is_refused(tmp_path: Path):
+    (tmp_path / "models.yaml").write_text("[" * 5_000)
+    with pytest.raises(BenchmarkError, match=r"models\.yaml is nested too deeply"):
+        read_models(tmp_path / "models.yaml", datasets=(), arguments=run_options)
+
+
 def test_bytes_that_are_no_text_are_refused(tmp_path: Path):
     path = tmp_path / "models.yaml"
     path.write_bytes(b"- model_id: \xff\xfe")

@@ -502,7 +502,12 @@ def guesses(outcomes: Sequence[Outcome], generator: random.Random) -> list[Outco
 
 
 @pytest.mark.parametrize(
-    "part", [{"judges": {}}, {"provenance": {"info": {"model": {"kind": "pairwise"}}}}]
+    "part",
+    [
+        {"judges": {}},
+        {"members": {}},
+        {"provenance": {"info": {"model": {"kind": "pairwise"}, "template": {"source": ""}}}},
+    ],
 )
 def test_scores_that_are_no_log_odds_are_not_calibrated(
     runs: list[Path], tmp_path: Path, part: dict[str, Any]
@@ -517,6 +522,21 @@ def test_scores_that_are_no_log_odds_are_not_calibrated(
     part = {name: {**document.get(name, {}), **value} for name, value in part.items()}
     (changed / "results.json").write_text(json.dumps({**document, **part}))
     assert "Calibration" not in titles(changed)
+
+
+@pytest.mark.parametrize("column", ["results", "scores_chosen"])
+def test_published_results_are_not_calibrated(tmp_path: Path, column: str):
+    generator = random.Random(1)
+    won = [generator.random() < 0.7 for _ in range(40)]
+    content: dict[str, Any] = {"model": "org/judge", "subset": ["hep-go"] * len(won)}
+    content |= {"id": list(range(len(won))), column: [int(one) for one in won]}
+    if column == "scores_chosen":
+        content["scores_rejected"] = [int(not one) for one in won]
+    file = tmp_path / "judge.json"
+    file.write_text(json.dumps(content))
+    [only, *_] = report_on([file], Options(mistakes=0)).sections
+    titles = [part.title for part in only.sections]
+    assert ("Calibration" in titles) == (column == "scores_chosen")
 
 
 @pytest.mark.parametrize(
@@ -585,6 +605,12 @@ def test_a_best_of_n_run_has_its_curve(tmp_path: Path):
             assert f">{text}" in drawn
     points = results(out)["gold"]["curve"]
     assert [row[0] for row in rows] == ["1", "2", "3", "4"]
+    header, *distances = Page(html).table("Distances in gold")
+    assert header == ["n", "prompts", "regret (best minus pick)", "gain (pick minus random)"]
+    for column, name in ((2, "regret"), (3, "gain")):
+        assert [float(row[column].split(" ")[0]) for row in distances] == pytest.approx(
+            [point[name]["mean"] for point in points], abs=0.001
+        )
     assert [float(row[2].split(" ")[0]) for row in rows] == pytest.approx(
         [point["pick"]["mean"] for point in points], abs=0.001
     )

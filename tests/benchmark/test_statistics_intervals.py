@@ -82,6 +82,12 @@ def test_nearly_equal_credits_do_not_make_a_certainty(credits: dict[float, int])
     assert interval.low < value < interval.high
 
 
+def test_ten_other_credits_are_enough_for_a_bootstrap():
+    few, enough = {1.0: 440, 0.5: 9}, {1.0: 440, 0.5: 10}
+    assert accuracy(few).interval == wilson(444.5, 449)
+    assert accuracy(enough).interval == bootstrap_mean(enough) != wilson(445, 450)
+
+
 def test_wilson_is_cautious_with_fractional_credits():
     generator = np.random.default_rng(2)
     for probabilities in ([0.1, 0.2, 0.7], [0.0, 0.5, 0.5], [0.4, 0.6, 0.0]):

@@ -97,25 +97,48 @@ def test_other_numbers_are_not_replaced_unasked(
     assert summary["rewardbench/extra_results"].keys() == {"hep-go", "hep-cpp"}
 
 
+@pytest.mark.parametrize("state", ["running", "pending", "preempting", "preempted"])
 def test_a_run_that_still_logs_would_lose_the_numbers(
-    export: Callable[..., Result], weights_and_biases: FakeWandb
+    export: Callable[..., Result], weights_and_biases: FakeWandb, state: str
 ):
-    weights_and_biases.runs[RUN] = FakeRun(state="running")
+    weights_and_biases.runs[RUN] = FakeRun(state=state)
     refused = export("--overwrite")
     assert refused.exit_code == 2
-    assert f"{RUN} is still running" in refused.stderr
+    assert f"{RUN} is {state} and may write over the numbers" in refused.stderr
     assert weights_and_biases.writes == 0
+
+
+@pytest.mark.parametrize("state", ["finished", "failed", "crashed", "killed"])
+def test_a_run_that_has_ended_gets_them(
+    export: Callable[..., Result], weights_and_biases: FakeWandb, state: str
+):
+    weights_and_biases.runs[RUN] = FakeRun(state=state)
+    assert export().exit_code == 0
+    assert weights_and_biases.writes == 1
+
+
+def test_a_dpo_runs_reference_is_named(
+    export: Callable[..., Result], run: Path, weights_and_biases: FakeWandb
+):
+    document = json.loads((run / "results.json").read_text())
+    service = {"model": {}, "template": {"source": "tulu"}, "reference": {"id": "org/base"}}
+    document["provenance"]["info"] = service
+    (run / "results.json").write_text(json.dumps(document))
+    weights_and_biases.runs[RUN] = FakeRun()
+    assert export().exit_code == 0
+    summary = weights_and_biases.runs[RUN].summary
+    assert summary["rewardbench/ref_model"] == "org/base"
+    assert summary["rewardbench/chat_template"] == "tulu"
 
 
 @pytest.mark.parametrize(
     "path", ["abc123", "training/abc123", "me//abc123", "me/../abc123", "me/a\nb/abc123"]
 )
-def test_a_path_names_all_three(
-    export: Callable[..., Result], weights_and_biases: FakeWandb, path: str
-):
-    refused = export(to=path)
+def test_a_path_names_all_three(export: Callable[..., Result], path: str, tmp_path: Path):
+    refused = export("--model-card", "org/model", to=path)
     assert refused.exit_code == 2
     assert f"{path!r} is no run of W&B: ENTITY/PROJECT/RUN_ID is" in refused.stderr
+    assert not (tmp_path / "files").exists(), "nothing is made or uploaded before"
 
 
 def test_a_refusal_is_a_sentence(export: Callable[..., Result], weights_and_biases: FakeWandb):
@@ -152,12 +175,15 @@ def test_no_network_is_a_sentence(export: Callable[..., Result], monkeypatch: py
     assert "W&B cannot be reached: " in lost.stderr
 
 
+@pytest.mark.parametrize("mode", ["offline", "dryrun", "disabled"])
 @pytest.mark.usefixtures("weights_and_biases")
-def test_offline_is_a_sentence(export: Callable[..., Result], monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setenv("WANDB_MODE", "offline")
+def test_offline_is_a_sentence(
+    export: Callable[..., Result], monkeypatch: pytest.MonkeyPatch, mode: str
+):
+    monkeypatch.setenv("WANDB_MODE", mode)
     refused = export()
     assert refused.exit_code == 2
-    assert "nothing can be uploaded while wandb is offline: unset WANDB_MODE" in refused.stderr
+    assert f"nothing can be uploaded while wandb is {mode}: unset WANDB_MODE" in refused.stderr
 
 
 @pytest.mark.usefixtures("weights_and_biases")
@@ -170,10 +196,11 @@ def test_a_wrong_setting_is_named(export: Callable[..., Result], monkeypatch: py
 
 
 def test_without_the_package_there_is_a_remedy(
-    export: Callable[..., Result], monkeypatch: pytest.MonkeyPatch
+    export: Callable[..., Result], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ):
     monkeypatch.delitem(sys.modules, "reward_benchmark.wandb_upload", raising=False)
     monkeypatch.setitem(sys.modules, "wandb", None)
     refused = export()
     assert refused.exit_code == 2
+    assert not (tmp_path / "files").exists(), "nothing is made or uploaded before"
     assert "pip install 'rewardserve[wandb]'" in refused.stderr

@@ -1,7 +1,7 @@
 """`reward-benchmark compare`."""
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -14,6 +14,7 @@ from rich.text import Text
 from reward_benchmark.cli.ending import ending_well, show
 from reward_benchmark.cli.options import PrintJson
 from reward_benchmark.cli.saved_run_options import Overwrite, RunA, RunB, RunDataset
+from reward_benchmark.errors import BenchmarkError
 
 if TYPE_CHECKING:
     from reward_benchmark.comparison import Comparison
@@ -70,6 +71,8 @@ def compare(
                 check_writable(path, overwrite=overwrite)
         with console.status("Opening the runs"):
             runs = [open_saved_run(run) for run in (run_a, run_b)]
+            for path in (out, flips):
+                _check_no_data(path, runs)
             total = sum(map(_count, runs))
         with WorkProgress(console, total=total, done=0, noun=runs[0].benchmark.noun) as progress:
             comparison = compare_runs(*(_watched(run, progress) for run in runs))
@@ -91,6 +94,15 @@ def compare(
         document=document,
         print_json=print_json,
     )
+
+
+def _check_no_data(path: Path | None, runs: Iterable["SavedRun"]) -> None:
+    """See that --overwrite does not cost the texts."""
+    from reward_benchmark.saved_run import data_files
+
+    for run in runs:
+        if path is not None and path.resolve() in data_files(run):
+            raise BenchmarkError(f"{path} is the data of {run.path}: name another file")
 
 
 def _count(run: "SavedRun") -> int:

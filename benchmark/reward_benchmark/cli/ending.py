@@ -54,6 +54,18 @@ class Interruptible(TyperGroup):
         except KeyboardInterrupt:
             with ending_well():
                 raise
+        except ImportError as error:
+            # What some extension modules make of Ctrl-C while they are imported.
+            if not _is_of_interrupt(error):
+                raise
+            with ending_well():
+                raise KeyboardInterrupt from error
+
+
+def _is_of_interrupt(error: BaseException | None) -> bool:
+    while error is not None and not isinstance(error, KeyboardInterrupt):
+        error = error.__cause__ or error.__context__
+    return error is not None
 
 
 def show(*tables: RenderableType, document: Any, print_json: bool) -> None:

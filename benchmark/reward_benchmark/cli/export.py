@@ -54,8 +54,8 @@ def export(
         str | None,
         typer.Option(
             metavar="ENTITY/PROJECT/RUN_ID",
-            help="Put the accuracies into the summary of this finished run of Weights & Biases; "
-            "its other values stay as they are.",
+            help="Put the accuracies into the summary of this run of Weights & Biases, which must "
+            "have ended; its other values stay as they are.",
         ),
     ] = None,
     overwrite: Overwrite = False,
@@ -72,6 +72,8 @@ def export(
 
     console = Console(stderr=True)
     with ending_well():
+        if wandb_run is not None:  # before any other upload
+            _check_wandb(wandb_run)
         saved = open_saved_run(run)
         results = {**saved.document, "model": saved.model if model is None else model}
         require_subset_names(results)
@@ -114,10 +116,15 @@ def _written(
 ) -> dict[str, Path]:
     """Write both files, or neither: name → file."""
     from reward_benchmark.output_file import check_replaceable
-    from reward_benchmark.rewardbench_files import accuracies_document, encoded, folder_of
+    from reward_benchmark.rewardbench_files import (
+        accuracies_document,
+        encoded,
+        folder_of,
+        scores_folder_of,
+    )
 
-    folder = folder_of(saved.benchmark)
-    accuracies, scores = f"{folder}/{path}", f"{folder}-scores/{path}"
+    accuracies = f"{folder_of(saved.benchmark)}/{path}"
+    scores = f"{scores_folder_of(saved.benchmark)}/{path}"
     files = {name: out / name for name in (accuracies, scores)}
     out.mkdir(parents=True, exist_ok=True)
     # Made whole before any is put in its place.
@@ -127,8 +134,9 @@ def _written(
         _write_scores(made[scores], saved, data, results, console=console)
         for name, file in files.items():
             check_replaceable(file, made[name], overwrite=overwrite)
-        for name, file in files.items():
+        for file in files.values():
             file.parent.mkdir(parents=True, exist_ok=True)
+        for name, file in files.items():
             made[name].replace(file)
     return files
 
@@ -157,6 +165,15 @@ def _pushed(
 
     card = results_card(results, command_line())
     return push_files(repository, files, card=card, overwrite=overwrite)
+
+
+def _check_wandb(path: str) -> None:
+    """See that a path can be of a W&B run, and that wandb is installed."""
+    if path.count("/") != 2 or not all(
+        part.isprintable() and part.strip(" .") for part in path.split("/")
+    ):
+        raise BenchmarkError(f"{path!r} is no run of W&B: ENTITY/PROJECT/RUN_ID is")
+    import reward_benchmark.wandb_upload  # noqa: F401 (it says what is missing)
 
 
 def _path_of(model: str) -> PurePosixPath:

@@ -1,7 +1,6 @@
 """Reads decoded rows from local files, without judging them."""
 
 import gzip
-import json
 import re
 import zlib
 from collections.abc import Iterator
@@ -13,6 +12,7 @@ import pyarrow.parquet
 
 from reward_benchmark.datasets.dataset import Rows, Source
 from reward_benchmark.errors import DatasetError
+from reward_benchmark.json_text import decoded
 
 SUFFIXES = (".jsonl", ".jsonl.gz", ".json", ".parquet")
 
@@ -86,7 +86,7 @@ def _parquet_rows(path: Path) -> Iterator[tuple[int, object]]:
 
 def _decoded(text: bytes, place: str) -> object:
     try:
-        value: object = json.loads(text)
-    except (ValueError, RecursionError) as error:
+        value: object = decoded(text)
+    except ValueError as error:
         raise DatasetError(f"{place}: not JSON: {error}") from error
     return value

@@ -24,8 +24,8 @@ _REST_OF_A_WORD = regex.compile(r"(?<=[0-9A-Za-z])(?:[0-9A-Za-z]|[.,][0-9])")
 class AnswerForm:
     """A regular expression with one group, of which the last match in an answer counts.
 
-    Only what a reasoning model says after its thoughts is read. A match that ends inside a word or
-    a number is none, so that `Result: ([AB])` does not find a B in "Result: Both".
+    Only what a reasoning model says after its thoughts is read. Where that match ends inside a word
+    or a number, nothing is, so that `Result: ([AB])` finds no B in "Result: Both".
     """
 
     pattern: regex.Pattern[str]
@@ -74,7 +74,8 @@ def answer_form(expression: str, place: str) -> AnswerForm:
         place: where it stands, for messages.
 
     Raises:
-        BenchmarkError: it is no regular expression, has not one group, or matches an empty text.
+        BenchmarkError: it is no regular expression, has not one group, matches an empty text, or
+            searches backwards.
     """
     try:
         pattern = regex.compile(expression)
@@ -86,6 +87,11 @@ def answer_form(expression: str, place: str) -> AnswerForm:
         raise BenchmarkError(
             f"{place} has {pattern.groups} groups, but needs exactly one, around what is read; "
             f"write others as (?:...): {expression}"
+        )
+    if pattern.flags & regex.REVERSE:
+        raise BenchmarkError(
+            f"{place} searches backwards, so that the first match would count and not the last: "
+            f"leave (?r) out of {expression}"
         )
     if pattern.search(""):
         raise BenchmarkError(f"{place} matches an answer that says nothing: {expression}")

@@ -12,6 +12,7 @@ from pydantic import TypeAdapter
 
 from reward_benchmark.chat import Answer
 from reward_benchmark.errors import BenchmarkError
+from reward_benchmark.json_text import decoded
 
 FORMAT = 1
 """Version of the files."""
@@ -59,7 +60,7 @@ class AnswerCache:
         """
         file = self._file(request)
         try:
-            kept = json.loads(file.read_bytes())
+            kept = decoded(file.read_bytes())
             if kept["format"] != FORMAT or kept["request"] != json.loads(json.dumps(request)):
                 raise ValueError("it is of another request")
             return _ANSWER.validate_python(kept["answer"])

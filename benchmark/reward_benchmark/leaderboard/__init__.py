@@ -8,7 +8,7 @@ allenai/reward-bench).
 
 from reward_benchmark.leaderboard.board import Leaderboard
 from reward_benchmark.leaderboard.columns import REWARDBENCH_2_COLUMN
-from reward_benchmark.leaderboard.row import BASELINES, Row, leaderboard_row
+from reward_benchmark.leaderboard.row import BASELINES, Row, gaps, leaderboard_row
 from reward_benchmark.leaderboard.search import ROW_FILE, find_rows
 
 __all__ = [
@@ -18,5 +18,6 @@ __all__ = [
     "Leaderboard",
     "Row",
     "find_rows",
+    "gaps",
     "leaderboard_row",
 ]

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
+from itertools import permutations
 from typing import Any
 
 from reward_benchmark.datasets.rewardbench_2 import REWARDBENCH_2
@@ -42,7 +43,7 @@ class Leaderboard:
     def only(
         self,
         *,
-        types: Iterable[str] = (),
+        types: Sequence[str] = (),
         models: Sequence[str] = (),
         not_models: Sequence[str] = (),
     ) -> "Leaderboard":
@@ -67,7 +68,10 @@ class Leaderboard:
         ]
         if not rows:
             names = sorted({row.model for row in self.rows})
-            raise BenchmarkError(f"no model is left of {few(names)}: choose others")
+            wanted = [f"--model-type {one}" for one in types]
+            wanted += [f"--model {one}" for one in models]
+            wanted += [f"--not-model {one}" for one in not_models]
+            raise BenchmarkError(f"{' '.join(wanted)} leaves no model of {few(names)}")
         return replace(self, rows=tuple(rows))
 
     def detailed(self, name: str) -> "Leaderboard":
@@ -99,10 +103,11 @@ class Leaderboard:
             BenchmarkError: no model has both.
         """
         rows: list[Row] = []
-        for row in self.rows:
-            for other in self.rows:
-                if (row.model_type, other.model_type) == (DPO, REFERENCE_FREE):
-                    rows += _difference(row, other) if row.model == other.model else ()
+        for row, other in permutations(self.rows, 2):
+            # Somebody's published numbers may be of other data or settings than one's own.
+            alike = (row.model, row.published) == (other.model, other.published)
+            if alike and (row.model_type, other.model_type) == (DPO, REFERENCE_FREE):
+                rows += _difference(row, other)
         if not rows:
             raise BenchmarkError(
                 f"no model has results on one set both with its reference (type {DPO}) and without "
@@ -221,7 +226,7 @@ def _meant(wanted: str, names: Sequence[str], what: str, *, one: bool = False) -
 def _is_called(name: str, patterns: Iterable[str]) -> bool:
     """Whether a name is, or matches, one of these, whatever the case."""
     folded = name.casefold()
-    return any(one in (name, folded) or fnmatchcase(folded, one.casefold()) for one in patterns)
+    return any(folded == one or fnmatchcase(folded, one) for one in map(str.casefold, patterns))
 
 
 def _letters(name: str) -> str:

@@ -35,6 +35,9 @@ COLUMNS = (
 )
 """The known columns in order; other datasets come after them, by name."""
 
+NAMES_OF_COLUMNS = frozenset({*COLUMNS, *SET_COLUMNS.values()})
+"""What no other dataset's column may be called."""
+
 DETAIL_COLUMNS = {
     **{section: (section, *weights) for section, weights in REWARDBENCH.sections.items()},
     **{

@@ -9,6 +9,7 @@ from reward_benchmark.datasets.rewardbench import REWARDBENCH
 from reward_benchmark.datasets.rewardbench_2 import REWARDBENCH_2
 from reward_benchmark.leaderboard.columns import (
     COLUMNS,
+    NAMES_OF_COLUMNS,
     REWARDBENCH_2_COLUMN,
     SCORE,
     SCORE_WEIGHTS,
@@ -84,9 +85,11 @@ def leaderboard_row(
     incomplete: list[str] = []
     for name, document in results.items():
         cells |= _cells(name, document)
-        gaps = tuple(f"{name}: {reason}" for reason in _gaps(document))
-        details |= {column: Detail(made, gaps) for column, made in _parts(name, document).items()}
-        incomplete += gaps
+        reasons = tuple(f"{name}: {reason}" for reason in gaps(document))
+        details |= {
+            column: Detail(made, reasons) for column, made in _parts(name, document).items()
+        }
+        incomplete += reasons
     if cells.keys() >= set(SECTIONS):
         cells = scored(cells)
     first = next(iter(results.values()))
@@ -113,7 +116,43 @@ def dataset_of(document: Mapping[str, Any]) -> str:
     if document["benchmark"] != PREFERENCES.name:
         return str(document["benchmark"])
     counts = {name: subset.get("count") for name, subset in document["subsets"].items()}
-    return REWARDBENCH.name if counts == REWARDBENCH.counts else str(document["dataset"])
+    if counts == REWARDBENCH.counts:
+        return REWARDBENCH.name
+    name = str(document["dataset"])
+    # A folder may have any name, but never a known set's column.
+    return f"{name} (own data)" if name in BENCHMARKS or name in NAMES_OF_COLUMNS else name
+
+
+def gaps(document: Mapping[str, Any]) -> list[str]:
+    """Why results are not those of a whole set.
+
+    Args:
+        document: the content of their `results.json`.
+    """
+    reasons = []
+    recorded = (document.get("provenance") or {}).get("dataset") or {}
+    benchmark = BENCHMARKS.get(dataset_of(document))
+    if benchmark is not None and benchmark.overall:
+        wanted: set[str] = set()
+        for name in benchmark.overall:
+            wanted |= set(benchmark.sections.get(name, {name: 1.0}))
+        if missing := sorted(wanted - document["subsets"].keys()):
+            reasons.append(f"{len(missing)} of {len(wanted)} subsets are missing ({few(missing)})")
+        chosen = recorded.get("limit") or recorded.get("subsets")
+        partial = [
+            f"{name} {one['count']} of {benchmark.counts[name]}"
+            for name, one in document["subsets"].items()
+            if "count" in one and one["count"] != benchmark.counts.get(name, one["count"])
+        ]
+        if partial and not chosen:
+            reasons.append(f"{len(partial)} subsets are not whole ({few(partial)})")
+    if recorded.get("limit"):
+        reasons.append(f"only the first {recorded['limit']}")
+    if recorded.get("subsets"):
+        reasons.append(f"only the subsets {', '.join(recorded['subsets'])}")
+    if errors := (document.get("counts") or {}).get("errors"):
+        reasons.append(f"{errors} failed, which counts as lost")
+    return reasons
 
 
 def scored(cells: Mapping[str, Estimate]) -> dict[str, Estimate]:
@@ -147,7 +186,7 @@ def _parts(name: str, document: Mapping[str, Any]) -> dict[str, dict[str, Estima
     parts = {SET_COLUMNS.get(name, name): _overall(name, document) | apart | subsets}
     if name == REWARDBENCH.name:
         for section, one in sections.items():
-            weights = REWARDBENCH.sections[section]
+            weights = REWARDBENCH.sections.get(section, {})
             parts[section] = {section: one} | {k: subsets[k] for k in weights if k in subsets}
     return parts
 
@@ -168,35 +207,6 @@ def _sections(document: Mapping[str, Any]) -> dict[str, Estimate]:
 
 def _subsets(document: Mapping[str, Any]) -> dict[str, Estimate]:
     return {k: _estimate(one["accuracy"], one["ci95"]) for k, one in document["subsets"].items()}
-
-
-def _gaps(document: Mapping[str, Any]) -> list[str]:
-    """Why results are not those of a whole set."""
-    gaps = []
-    benchmark = BENCHMARKS.get(dataset_of(document))
-    if benchmark is not None and benchmark.overall:
-        wanted: set[str] = set()
-        for name in benchmark.overall:
-            wanted |= set(benchmark.sections.get(name, {name: 1.0}))
-        if missing := sorted(wanted - document["subsets"].keys()):
-            gaps.append(f"{len(missing)} of {len(wanted)} subsets are missing ({few(missing)})")
-        recorded = (document.get("provenance") or {}).get("dataset") or {}
-        chosen = recorded.get("limit") or recorded.get("subsets")
-        partial = [
-            f"{name} {one['count']} of {benchmark.counts[name]}"
-            for name, one in document["subsets"].items()
-            if "count" in one and one["count"] != benchmark.counts.get(name, one["count"])
-        ]
-        if partial and not chosen:
-            gaps.append(f"{len(partial)} subsets are not whole ({few(partial)})")
-    recorded = (document.get("provenance") or {}).get("dataset") or {}
-    if recorded.get("limit"):
-        gaps.append(f"only the first {recorded['limit']}")
-    if recorded.get("subsets"):
-        gaps.append(f"only the subsets {', '.join(recorded['subsets'])}")
-    if errors := (document.get("counts") or {}).get("errors"):
-        gaps.append(f"{errors} failed, which counts as lost")
-    return gaps
 
 
 def _estimate(value: float, interval: Sequence[float] | None) -> Estimate:

@@ -13,6 +13,7 @@ from reward_benchmark.leaderboard.board import REFERENCE_FREE, Leaderboard
 from reward_benchmark.leaderboard.row import Row, dataset_of, leaderboard_row
 from reward_benchmark.metrics import section_estimates
 from reward_benchmark.rewardbench_files import (
+    SCORES_FOLDERS,
     PublishedAccuracies,
     RewardBenchFileError,
     read_accuracies,
@@ -48,9 +49,8 @@ def find_rows(places: Iterable[Path]) -> Leaderboard:
             if file.name in _ROW_FILES:
                 continue
             if not (file.parent / IDENTITY_FILE).exists():
-                folders = file.relative_to(place).parts[:-1]
                 # Scores of every row, which say nothing that the accuracies beside them do not.
-                if not any(folder.endswith("-scores") for folder in folders):
+                if not SCORES_FOLDERS & set(file.relative_to(place).parts[:-1]):
                     found.add_published(file, required=False)
             elif file.name == IDENTITY_FILE:
                 found.add_run(file.parent)
@@ -129,7 +129,7 @@ class _Found:
         dataset = _data(document)
         if dataset in kept:
             other_path, other = kept[dataset]
-            if other_path == str(path):
+            if Path(other_path).resolve() == path.resolve():
                 return
             newer = _precedence(document) > _precedence(other)
             used, unused = (str(path), other_path) if newer else (other_path, str(path))

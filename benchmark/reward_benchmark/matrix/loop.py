@@ -9,6 +9,7 @@ from typing import Any
 from rich.markup import escape
 
 from reward_benchmark.errors import InterruptedRunError
+from reward_benchmark.leaderboard import gaps
 from reward_benchmark.matrix.children import Children
 from reward_benchmark.matrix.launcher import Launcher, ModelFailedError, ServedModel
 from reward_benchmark.matrix.model import Model
@@ -155,4 +156,5 @@ def _result(
         groups=groups,
         errors=errors,
         seconds=round(seconds, 3),
+        incomplete=gaps(document),
     )

@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from reward_benchmark.errors import RunDirectoryError
 from reward_benchmark.journal import write_atomically
+from reward_benchmark.json_text import decoded
 from reward_benchmark.matrix.model import Model
 
 FORMAT = 1
@@ -33,6 +34,8 @@ class Result:
     errors: int | None
     """Groups that have no scores."""
     seconds: float
+    incomplete: list[str] = field(default_factory=list)
+    """Why the numbers are not those of a whole set."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -117,7 +120,7 @@ class Rows:
 
 def _recorded(file: Path) -> dict[str, Any]:
     try:
-        document = json.loads(file.read_bytes())
+        document = decoded(file.read_bytes())
     except ValueError:
         document = None
     if not isinstance(document, dict) or "format" not in document:

@@ -26,14 +26,24 @@ def rows_table(rows: Sequence[Row]) -> RenderableType:
             first = number == 0
             cells = [
                 row.name if first else "",
-                row.status if first else "",
+                _status(row) if first else "",
                 *([result.dataset if result else ""] if several else []),
                 *_numbers(result, sections),
                 f"{row.seconds:.0f}" if first else "",
             ]
             table.add_row(*map(Text, cells))
-    reasons = (Text(f"{row.name} failed: {row.reason}") for row in rows if row.reason)
-    return Group(table, *reasons)
+    remarks = [f"{row.name} failed: {row.reason}" for row in rows if row.reason]
+    remarks += [f"{row.name} is incomplete: {gap}" for row in rows for gap in _gaps(row)]
+    return Group(table, *map(Text, remarks))
+
+
+def _status(row: Row) -> str:
+    return f"{row.status}, incomplete" if _gaps(row) else row.status
+
+
+def _gaps(row: Row) -> list[str]:
+    """Why the numbers of a row are not those of whole sets."""
+    return [f"{one.dataset}: {reason}" for one in row.results for reason in one.incomplete]
 
 
 def _numbers(result: Result | None, sections: Sequence[str]) -> list[str]:

@@ -59,6 +59,8 @@ class YamlFile:
         except yaml.MarkedYAMLError as error:
             line = error.problem_mark.line + 1 if error.problem_mark else 1
             raise BenchmarkError(f"{path}, line {line}: {error.problem}") from error
+        except RecursionError as error:
+            raise BenchmarkError(f"{path} is nested too deeply to be a list of models") from error
         except yaml.YAMLError as error:
             sentence = " ".join(str(error).split())
             raise BenchmarkError(f"{path} is not YAML: {sentence}") from error
