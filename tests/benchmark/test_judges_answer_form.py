@@ -27,9 +27,11 @@ RATE = """
 """
 
 PROMETHEUS = r"(?i)\[RESULT\]\s*([AB])"
+DOCUMENTED = r"\[RESULT\] *\(?([AB])\)?\s*$"
 ATLA = r"\*\*Result:\*\*\s*([A-Z])"
 OFFSETBIAS = r"Output \(([a-z])\)"
 CON_J = r'"更好的回答"\s*:\s*"?([12])'
+DOCUMENTED_RATING = r"\[RESULT\] \(?([1-5])\)?\s*$"
 ABSOLUTE = r"\[RESULT\] \(?([1-5])"
 
 
@@ -47,6 +49,11 @@ def form_of(folder: Path, expression: str, way: Way = "pairwise") -> AnswerForm:
         (PROMETHEUS, "One could end on [RESULT] A, but I do not.\n[RESULT] B\n", "B"),
         (PROMETHEUS, "Feedback: so be it [result] b", "B"),
         (PROMETHEUS, "<think>[RESULT] A</think>Feedback: no. [RESULT] B", "B"),
+        (DOCUMENTED, "Feedback: B lies. [RESULT] A", "A"),
+        (DOCUMENTED, "I shall end on [RESULT] A or B. [RESULT] (B)\n", "B"),
+        (DOCUMENTED, "Feedback: as asked. [RESULT] (A or B)", None),
+        (DOCUMENTED, "[RESULT] A/B", None),
+        (DOCUMENTED, "[RESULT] A and B are equal", None),
         (ATLA, "**Reasoning:** It says **Result:** B of itself.\n\n**Result:** A", "A"),
         (OFFSETBIAS, "Output (a)", "A"),
         (OFFSETBIAS, "Output (a) is wrong, and so Output (b) is better.", "B"),
@@ -99,6 +106,9 @@ def test_what_a_letter_means_depends_on_the_way(tmp_path: Path):
         (r"score: ([\d.]+)", "score: 0.25", 0.25),
         (r"score: (-?\d+)", "score: -3", -3),
         (r"score: (\d+)%", "score: 100%", 100),
+        (DOCUMENTED_RATING, "Feedback: [RESULT] 5 would be too much. [RESULT] 4", 4),
+        (DOCUMENTED_RATING, "[RESULT] 3-4", None),
+        (DOCUMENTED_RATING, "[RESULT] 3 or 4", None),
         (ABSOLUTE, "[RESULT] 6", None),
         (ABSOLUTE, "[RESULT] 45", None),
         (ABSOLUTE, "[RESULT] 4.5", None),

@@ -3,14 +3,14 @@
 import io
 from bisect import bisect_left
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console, RenderableType
 from rich.table import Table
 
 from reward_benchmark.cli.ending import ending_well, show
-from reward_benchmark.cli.options import PrintJson
+from reward_benchmark.cli.options import PrintJson, TableForm
 from reward_benchmark.cli.saved_run_options import Overwrite
 
 if TYPE_CHECKING:
@@ -27,10 +27,7 @@ def leaderboard(
         ),
     ],
     *,
-    form: Annotated[
-        Literal["terminal", "markdown", "csv", "latex"],
-        typer.Option("--format", help="How the table is written."),
-    ] = "terminal",
+    form: TableForm = "terminal",
     detail: Annotated[
         str | None,
         typer.Option(

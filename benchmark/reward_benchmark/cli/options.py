@@ -1,7 +1,7 @@
 """Options that several commands share."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import httpx
 import typer
@@ -54,6 +54,9 @@ ApiKey = Annotated[
     str | None,
     typer.Option(envvar="REWARD_API_KEY", help="Key of the service, if it asks for one."),
 ]
+
+Form = Literal["terminal", "markdown", "csv", "latex"]
+TableForm = Annotated[Form, typer.Option("--format", help="How the table is written.")]
 
 Limit = Annotated[
     int | None, typer.Option(min=1, metavar="N", help="Judge only the first N groups.")

@@ -9,10 +9,9 @@ from reward_benchmark.cli.analyze.outputs import (
     OutFolder,
     Outputs,
     PictureForm,
-    TableForm,
 )
 from reward_benchmark.cli.ending import ending_well
-from reward_benchmark.cli.options import DatasetName, PrintJson
+from reward_benchmark.cli.options import DatasetName, PrintJson, TableForm
 from reward_benchmark.cli.saved_run_options import Overwrite
 from reward_benchmark.errors import BenchmarkError
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from reward_benchmark.cli.ending import draw, show
+from reward_benchmark.cli.options import Form
 from reward_benchmark.compact_table import compact
 from reward_benchmark.journal import write_atomically
 from reward_benchmark.output_file import check_replaceable
@@ -22,11 +23,6 @@ OutFolder = Annotated[
     typer.Option(
         "--out", metavar="DIR", file_okay=False, help="Write pictures and tables here, too."
     ),
-]
-Form = Literal["terminal", "markdown", "csv", "latex"]
-TableForm = Annotated[
-    Form,
-    typer.Option("--format", help="How the table is printed."),
 ]
 PictureForm = Annotated[
     Literal["png", "svg", "pdf"], typer.Option("--picture", help="Format of the pictures.")

@@ -13,11 +13,10 @@ from reward_benchmark.cli.analyze.outputs import (
     OutFolder,
     Outputs,
     PictureForm,
-    TableForm,
     distinct,
 )
 from reward_benchmark.cli.ending import ending_well
-from reward_benchmark.cli.options import PrintJson
+from reward_benchmark.cli.options import PrintJson, TableForm
 from reward_benchmark.cli.saved_run_options import Overwrite
 from reward_benchmark.errors import BenchmarkError
 

@@ -11,10 +11,9 @@ from reward_benchmark.cli.analyze.outputs import (
     OutFolder,
     Outputs,
     PictureForm,
-    TableForm,
 )
 from reward_benchmark.cli.ending import ending_well
-from reward_benchmark.cli.options import DatasetName, PrintJson
+from reward_benchmark.cli.options import DatasetName, PrintJson, TableForm
 from reward_benchmark.cli.saved_run_options import Overwrite
 
 if TYPE_CHECKING:
