@@ -33,7 +33,7 @@ from reward_benchmark.report.provenance import Recorded, facts
 from reward_benchmark.visible import KEPT_CHARACTERS, cut, parts, plain
 
 from .reported_runs import HOSTILE, Page, make_run, pairs, random_scores, write_rows
-from .scored_runs import rewardbench_2_rows
+from .scored_runs import pair_rows, rewardbench_2_rows
 
 MARK = re.compile("‹U\\+([0-9A-F]{4,6})›")
 
@@ -461,6 +461,25 @@ def test_a_set_with_an_overall_number_stands_beside_others(tmp_path: Path):
     [row] = [row for row in rows if row[0] == "m"]
     number = shown(document["overall"], document["overall_ci95"])
     assert dict(zip(header, row, strict=True))["RB2"] == number
+
+
+def test_data_that_are_called_like_a_column_have_their_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.chdir(tmp_path)
+    rows = write_rows(tmp_path / "rows.jsonl", pair_rows({"donotanswer": 9, "math-prm": 8}))
+    whole = make_run(tmp_path / "a", f"rewardbench={rows}", "m", random_scores(1))
+    Path("Safety").mkdir()
+    write_rows(Path("Safety", "rows.jsonl"), pairs(5))
+    own = make_run(tmp_path / "b", "Safety", "m", random_scores(2))
+    header, *cells = Page(render(report_on([whole, own], Options(mistakes=0)), ".html")).table(
+        "Scores in per cent, with 95 % intervals, over all sets"
+    )
+    [row] = [dict(zip(header, row, strict=True)) for row in cells if row[0] == "m"]
+    section = results(whole)["sections"]["Safety"]
+    assert row["Safety"] == shown(section["score"], section["ci95"])
+    number = results(own)
+    assert row["Safety (own data)"] == shown(number["overall"], number["overall_ci95"])
 
 
 def test_differences_are_those_of_compare(runs: list[Path], page: Page, tmp_path: Path):

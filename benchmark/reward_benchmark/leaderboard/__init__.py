@@ -7,7 +7,7 @@ allenai/reward-bench).
 """
 
 from reward_benchmark.leaderboard.board import Leaderboard
-from reward_benchmark.leaderboard.columns import REWARDBENCH_2_COLUMN
+from reward_benchmark.leaderboard.columns import REWARDBENCH_2_COLUMN, own_column
 from reward_benchmark.leaderboard.row import BASELINES, Row, gaps, leaderboard_row
 from reward_benchmark.leaderboard.search import ROW_FILE, find_rows
 
@@ -20,4 +20,5 @@ __all__ = [
     "find_rows",
     "gaps",
     "leaderboard_row",
+    "own_column",
 ]

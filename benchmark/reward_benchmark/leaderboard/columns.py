@@ -35,9 +35,6 @@ COLUMNS = (
 )
 """The known columns in order; other datasets come after them, by name."""
 
-NAMES_OF_COLUMNS = frozenset({*COLUMNS, *SET_COLUMNS.values()})
-"""What no other dataset's column may be called."""
-
 DETAIL_COLUMNS = {
     **{section: (section, *weights) for section, weights in REWARDBENCH.sections.items()},
     **{
@@ -51,3 +48,9 @@ DETAIL_COLUMNS = {
     },
 }
 """What has details → their columns in order, as far as they are known."""
+
+
+def own_column(dataset: str) -> str:
+    """The column of a dataset that is no known set, whatever its file or folder is called."""
+    known = {*COLUMNS, *SET_COLUMNS, *SET_COLUMNS.values()}
+    return f"{dataset} (own data)" if dataset in known else dataset

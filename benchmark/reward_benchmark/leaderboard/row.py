@@ -9,12 +9,12 @@ from reward_benchmark.datasets.rewardbench import REWARDBENCH
 from reward_benchmark.datasets.rewardbench_2 import REWARDBENCH_2
 from reward_benchmark.leaderboard.columns import (
     COLUMNS,
-    NAMES_OF_COLUMNS,
     REWARDBENCH_2_COLUMN,
     SCORE,
     SCORE_WEIGHTS,
     SECTIONS,
     SET_COLUMNS,
+    own_column,
 )
 from reward_benchmark.statistics import Estimate, Interval, weighted_mean
 
@@ -116,11 +116,7 @@ def dataset_of(document: Mapping[str, Any]) -> str:
     if document["benchmark"] != PREFERENCES.name:
         return str(document["benchmark"])
     counts = {name: subset.get("count") for name, subset in document["subsets"].items()}
-    if counts == REWARDBENCH.counts:
-        return REWARDBENCH.name
-    name = str(document["dataset"])
-    # A folder may have any name, but never a known set's column.
-    return f"{name} (own data)" if name in BENCHMARKS or name in NAMES_OF_COLUMNS else name
+    return REWARDBENCH.name if counts == REWARDBENCH.counts else own_column(document["dataset"])
 
 
 def gaps(document: Mapping[str, Any]) -> list[str]:

@@ -5,7 +5,12 @@ from functools import partial
 from typing import Any
 
 from reward_benchmark import plots
-from reward_benchmark.leaderboard import REWARDBENCH_2_COLUMN, Leaderboard, leaderboard_row
+from reward_benchmark.leaderboard import (
+    REWARDBENCH_2_COLUMN,
+    Leaderboard,
+    leaderboard_row,
+    own_column,
+)
 from reward_benchmark.metrics import Metrics
 from reward_benchmark.report.blocks import (
     Block,
@@ -40,7 +45,7 @@ def all_sets_section(sets: Sequence[ReportedSet]) -> Section:
     results: dict[tuple[str, str | None], dict[str, dict[str, Any]]] = {}
     titles: dict[str, int] = {}
     for reported in sets:
-        name = reported.known_as or reported.title
+        name = reported.known_as or own_column(reported.title)
         if titles.setdefault(name, reported.number) != reported.number:
             name = f"{reported.title} (no. {reported.number})"
         for run in reported.runs:
