@@ -17,6 +17,7 @@ from huggingface_hub.repocard_data import eval_results_to_model_index
 
 from reward_benchmark.datasets import BENCHMARKS
 from reward_benchmark.errors import BenchmarkError, ServiceError
+from reward_benchmark.text_table import percent
 
 CARD = "README.md"
 
@@ -154,7 +155,7 @@ def results_card(results: Mapping[str, Any], command: str) -> str:
             "prompt in `eval-set-scores/` and `pref-sets-scores/`, in the format of RewardBench.",
             "",
             f"The first one here is {results['model']} on {results['dataset']}: "
-            f"{100 * results['overall']:.1f} %. Uploaded with:",
+            f"{percent(results['overall'])} %. Uploaded with:",
             "",
             "```",
             command,
