@@ -141,7 +141,7 @@ def outcome_from_line(line: bytes) -> Outcome:
         ValueError: it holds none.
     """
     # Not pydantic's own decoder: it refuses lone surrogates, which a judge's text may have.
-    outcome = _OUTCOME.validate_python(decoded(line))
+    outcome = _OUTCOME.validate_python(decoded(line, finite=True))
     if (outcome.error is None) != (outcome.scores is not None):
         raise ValueError("it has neither scores nor an error")
     # A preference needs a completion on each side.
@@ -149,7 +149,8 @@ def outcome_from_line(line: bytes) -> Outcome:
         raise ValueError(f"{len(outcome.scores)} scores cannot have {outcome.num_chosen} chosen")
     if outcome.scores is not None and not all(map(math.isfinite, outcome.scores)):
         raise ValueError(f"its scores {outcome.scores} are not all finite")
-    counts = {len(numbers) for numbers in (outcome.scores, outcome.num_characters) if numbers}
+    given = [numbers for numbers in (outcome.scores, outcome.num_characters) if numbers is not None]
+    counts = {len(numbers) for numbers in given}
     if len(counts) > 1:
         raise ValueError(
             f"it has numbers of {' and of '.join(map(str, sorted(counts)))} completions"

@@ -311,8 +311,11 @@ def data_files(run: SavedRun) -> list[Path]:
     """The files that the run was made on; none where it was the hub, or is not known."""
     if "provenance" not in run.document:
         return []
-    files = [Path(part) for part in run.document["provenance"]["dataset"]["path"].split(", ")]
-    return files if all(file.is_absolute() for file in files) else []
+    recorded = run.document["provenance"]["dataset"]["path"]
+    files = [Path(part) for part in recorded.split(", ")]
+    if all(file.is_absolute() for file in files):
+        return files
+    return [Path(recorded)] if Path(recorded).is_absolute() else []  # with a comma in its name
 
 
 def _dataset_name(run: SavedRun) -> str:

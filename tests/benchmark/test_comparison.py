@@ -4,6 +4,7 @@ import dataclasses
 import gc
 import json
 import math
+import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from fractions import Fraction
@@ -421,15 +422,21 @@ def test_files_of_other_choices_under_one_id_are_refused(tmp_path: Path):
 
 
 def test_neither_runs_nor_their_data_are_written_over(make_run: MakeRun, tmp_path: Path):
-    runs = [str(make_run(name, random_judge(i)).path) for i, name in enumerate("ab")]
-    for option, file, words in (
-        ("--out", f"{runs[0]}/results.json", "is a part of the run in"),
-        ("--flips", str(tmp_path / "rows.jsonl"), "is the data of"),
+    data = write_rows(tmp_path / "one, two.jsonl", pair_rows(SIZES))
+    made = [make_run(name, random_judge(i), dataset=str(data)) for i, name in enumerate("ab")]
+    runs = [str(run.path) for run in made]
+    copy = str(shutil.copy(data, tmp_path / "copy.jsonl"))
+    file = str(as_file(made[0], tmp_path / "published.json").path)
+    for inputs, option, target, words in (
+        (runs, "--out", f"{runs[0]}/results.json", "is a part of the run in"),
+        (runs, "--flips", str(data), "is one of the files that are compared"),
+        ([*runs, "--dataset", copy], "--flips", copy, "is one of the files that are compared"),
+        ([file, runs[1]], "--out", file, "is one of the files that are compared"),
     ):
-        before = Path(file).read_bytes()
-        result = CliRunner().invoke(app, ["compare", *runs, option, file, "--overwrite"])
+        before = Path(target).read_bytes()
+        result = CliRunner().invoke(app, ["compare", *inputs, option, target, "--overwrite"])
         assert (result.exit_code, result.stderr.count(words)) == (2, 1), result.stderr
-        assert Path(file).read_bytes() == before
+        assert Path(target).read_bytes() == before
 
 
 def test_the_overall_number_weighs_its_sections(make_run: MakeRun):

@@ -71,8 +71,7 @@ def compare(
                 check_writable(path, overwrite=overwrite)
         with console.status("Opening the runs"):
             runs = [open_saved_run(run) for run in (run_a, run_b)]
-            for path in (out, flips):
-                _check_no_data(path, runs)
+            _check_spares((out, flips), runs, dataset)
             total = sum(map(_count, runs))
         with WorkProgress(console, total=total, done=0, noun=runs[0].benchmark.noun) as progress:
             comparison = compare_runs(*(_watched(run, progress) for run in runs))
@@ -96,13 +95,18 @@ def compare(
     )
 
 
-def _check_no_data(path: Path | None, runs: Iterable["SavedRun"]) -> None:
-    """See that --overwrite does not cost the texts."""
+def _check_spares(
+    written: Iterable[Path | None], runs: Iterable["SavedRun"], dataset: str | None
+) -> None:
+    """See that --overwrite costs nothing that is compared."""
     from reward_benchmark.saved_run import data_files
 
-    for run in runs:
-        if path is not None and path.resolve() in data_files(run):
-            raise BenchmarkError(f"{path} is the data of {run.path}: name another file")
+    read = {run.path.resolve() for run in runs}
+    read |= {file.resolve() for run in runs for file in data_files(run)}
+    read |= {Path(part).resolve() for part in (dataset or "").split("=", 1)}
+    for path in written:
+        if path is not None and path.resolve() in read:
+            raise BenchmarkError(f"{path} is one of the files that are compared: name another")
 
 
 def _count(run: "SavedRun") -> int:

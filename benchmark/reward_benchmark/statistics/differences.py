@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from reward_benchmark.statistics.intervals import (
     Estimate,
@@ -15,7 +15,10 @@ from reward_benchmark.statistics.intervals import (
     too_alike,
 )
 
-_BISECTIONS = 60
+_TRIED = 401
+"""Differences that are tried before the ends are searched for between two of them."""
+
+_BISECTIONS = 50
 
 
 def tango(
@@ -28,9 +31,12 @@ def tango(
 ) -> Interval:
     """Tango's score interval of the difference of paired proportions (Stat. Med. 17, 1998).
 
-    Of several strata, it is that of their weighted difference: what a score test would not reject
-    as the difference of all, with the variance of each stratum as that difference makes it
-    likeliest. Whether 0 is inside is then McNemar's test, stratified, without its exactness.
+    Of several strata, it is that of their weighted difference: from the least to the largest that a
+    score test would not reject as the difference of all. The variance of each stratum is as that
+    difference makes it likeliest, or as it was observed, if that is more: strata may differ by far
+    from what they have in common. Whether 0 is inside is McNemar's test, stratified and in its
+    normal form, except where strata have no prompt that is gained or lost: they have no variance at
+    0, but leave much open beside it.
 
     Args:
         gained: prompts that only the first wins, a number for each stratum.
@@ -42,26 +48,35 @@ def tango(
     gained, lost, count, shares, steps = map(
         np.atleast_1d, np.broadcast_arrays(gained, lost, count, shares, steps)
     )
-    observed = float((shares * steps * (gained - lost) / count).sum())
+    own = (gained - lost) / count
+    observed = float((shares * steps * own).sum())
+    least = (gained + lost) / count - own**2 if len(count) > 1 else np.zeros(1)
 
-    def plausible(difference: float) -> bool:
+    def plausible(differences: ArrayLike) -> NDArray[np.bool_]:
+        differences = np.atleast_1d(differences)[:, None]
         # The likeliest rate of losses if this is the true difference solves a x^2 + b x + c = 0.
-        stepwise = np.clip(difference / steps, -1.0, 1.0)
+        stepwise = np.clip(differences / steps, -1.0, 1.0)
         a = 2 * count
         b = (2 * count - gained + lost) * stepwise - gained - lost
         c = -lost * stepwise * (1 - stepwise)
         rate = (np.sqrt(np.maximum(0.0, b * b - 4 * a * c)) - b) / (2 * a)
-        variance = np.maximum(0.0, 2 * rate + stepwise * (1 - stepwise)) / count
-        error = math.sqrt(float(((shares * steps) ** 2 * variance).sum()))
-        return abs(observed - difference) <= Z * error
+        variances = np.maximum(2 * rate + stepwise * (1 - stepwise), least) / count
+        error = np.sqrt(((shares * steps) ** 2 * variances).sum(axis=1))
+        return np.asarray(abs(observed - differences[:, 0]) <= Z * error)
 
     def boundary(inside: float, outside: float) -> float:
         for _ in range(_BISECTIONS):
             middle = (inside + outside) / 2
-            inside, outside = (middle, outside) if plausible(middle) else (inside, middle)
+            inside, outside = (middle, outside) if plausible(middle)[0] else (inside, middle)
         return (inside + outside) / 2
 
-    return Interval(boundary(observed, -1.0), boundary(observed, 1.0))
+    tried = np.sort([*np.linspace(-1, 1, _TRIED), observed])
+    found = np.flatnonzero(plausible(tried) | (tried == observed))
+    first, last = found[0], found[-1]
+    return Interval(
+        boundary(float(tried[first]), float(tried[max(first - 1, 0)])),
+        boundary(float(tried[last]), float(tried[min(last + 1, _TRIED)])),
+    )
 
 
 def paired_difference(differences: Mapping[float, int], *, seed: int = 0) -> Estimate:
