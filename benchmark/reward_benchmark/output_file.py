@@ -5,17 +5,20 @@ from pathlib import Path
 
 from reward_benchmark.errors import BenchmarkError
 from reward_benchmark.journal import write_atomically
-from reward_benchmark.run_directory import IDENTITY_FILE, RUN_FILES
+from reward_benchmark.run_directory import IDENTITY_FILE
 
 
 def check_writable(path: Path, *, overwrite: bool = False) -> None:
     """Say before the work that a file must not be written.
 
     Raises:
-        BenchmarkError: it is there already, is a run's own, or its folder is not there.
+        BenchmarkError: it is there already and must be kept, or its folder is not there.
     """
-    if path.name in RUN_FILES and (path.parent / IDENTITY_FILE).exists():
-        raise BenchmarkError(f"{path} is a part of the run in {path.parent}: name another file")
+    if path.exists() and (path.parent / IDENTITY_FILE).exists():
+        raise BenchmarkError(
+            f"{path} is there already, in the directory of a run, where no other command replaces "
+            "anything: name another file"
+        )
     if path.exists() and not (overwrite and path.is_file()):
         raise BenchmarkError(
             f"{path} is there already: name another file, or pass --overwrite to replace it"

@@ -20,9 +20,6 @@ SCORES_FILE = "scores.jsonl"
 RESULTS_FILE = "results.json"
 REWARDBENCH_FILE = "rewardbench.json"
 
-RUN_FILES = frozenset({IDENTITY_FILE, SCORES_FILE, RESULTS_FILE, REWARDBENCH_FILE})
-"""What a run is made of, and nothing else may be called in its directory."""
-
 
 Identity = Mapping[str, Any]
 """What must be equal for one command to continue what another began, as JSON: which command, on

@@ -189,9 +189,19 @@ def test_holm_corrects_subsets_and_sections_each_among_themselves(make_run: Make
     assert comparison_document(comparison)["holm_over"] == {"sections": 2, "subsets": 4}
 
 
-@pytest.mark.parametrize("rates", [(0.01, 0.001), (0.02, 0.005), (0.02, 0.02), (0.2, 0.15)])
+@pytest.mark.parametrize(
+    ("rates", "limit"),
+    [
+        ((0.01, 0.001), 5000),
+        ((0.02, 0.005), 5000),
+        ((0.02, 0.02), 5000),
+        ((0.2, 0.15), 5000),
+        ((0.2, 0.1), 20),
+        ((0.5, 0.3), 8),
+    ],
+)
 def test_interval_and_test_say_the_same_of_rewardbenchs_overall_number(
-    rates: tuple[float, float],
+    rates: tuple[float, float], limit: int
 ):
     generator = np.random.default_rng(11)
     shares = {
@@ -202,7 +212,7 @@ def test_interval_and_test_say_the_same_of_rewardbenchs_overall_number(
     for _ in range(10):
         credits = {}
         for subset in shares:
-            size = REWARDBENCH.counts[subset]
+            size = min(limit, REWARDBENCH.counts[subset])
             gained, lost, _ = generator.multinomial(size, [*rates, 1 - sum(rates)]).tolist()
             both = {(1.0, 0.0): gained, (0.0, 1.0): lost, (1.0, 1.0): size - gained - lost}
             credits[subset] = Counter(both)
@@ -421,14 +431,24 @@ def test_files_of_other_choices_under_one_id_are_refused(tmp_path: Path):
         compare(*files)
 
 
-def test_neither_runs_nor_their_data_are_written_over(make_run: MakeRun, tmp_path: Path):
+def test_neither_runs_nor_their_data_are_written_over(
+    make_run: MakeRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
     data = write_rows(tmp_path / "one, two.jsonl", pair_rows(SIZES))
     made = [make_run(name, random_judge(i), dataset=str(data)) for i, name in enumerate("ab")]
     runs = [str(run.path) for run in made]
+    monkeypatch.chdir(tmp_path)
+    Path("folder").mkdir()
+    write_rows(Path("folder/rows.jsonl"), pair_rows(SIZES))
+    of_folder = [str(make_run(f"{i}", random_judge(i), dataset="./folder").path) for i in (1, 2)]
+    Path("folder/all.json").write_text("[]")
     copy = str(shutil.copy(data, tmp_path / "copy.jsonl"))
     file = str(as_file(made[0], tmp_path / "published.json").path)
     for inputs, option, target, words in (
-        (runs, "--out", f"{runs[0]}/results.json", "is a part of the run in"),
+        (runs, "--out", f"{runs[0]}/results.json", "in the directory of a run"),
+        (runs, "--flips", f"{runs[1]}/scores.jsonl", "in the directory of a run"),
+        (of_folder, "--flips", "folder/rows.jsonl", "is one of the files that are compared"),
+        (of_folder, "--out", "folder/all.json", "is one of the files that are compared"),
         (runs, "--flips", str(data), "is one of the files that are compared"),
         ([*runs, "--dataset", copy], "--flips", copy, "is one of the files that are compared"),
         ([file, runs[1]], "--out", file, "is one of the files that are compared"),

@@ -90,6 +90,8 @@ READ_FIELDS = [
     "counts.wins",
 ]
 
+SERVICE: dict[str, Any] = {"model": {}, "template": {"source": "tulu"}}
+
 DOCUMENTS: list[tuple[Damage, str]] = [
     (
         lambda run: (run / "results.json").write_text('{"benchmark": "preferences"}'),
@@ -97,7 +99,10 @@ DOCUMENTS: list[tuple[Damage, str]] = [
     ),
     (lambda run: (run / "results.json").write_text("[]"), r"does not hold the numbers"),
     (lambda run: (run / "results.json").write_text('{"ben'), r"does not hold the numbers"),
-    (lambda run: (run / "results.json").write_bytes(b"\xff"), r"does not hold the numbers"),
+    (
+        lambda run: (run / "results.json").write_bytes(b'{"\xff": 1}'),
+        r"does not hold the numbers .*not text in UTF-8 .*save it as that",
+    ),
     (lambda run: (run / "results.json").write_text("[" * 100_000), r"nested too deeply"),
     (lambda run: (run / "run.json").write_text("[" * 100_000), r"is not the identity of a run"),
     (
@@ -114,6 +119,10 @@ DOCUMENTS: list[tuple[Damage, str]] = [
     (
         changed("results.json", lambda d: d["provenance"].update(info={"model": {}})),
         r"info\.template",
+    ),
+    (
+        changed("results.json", lambda d: d["provenance"].update(info=SERVICE | {"reference": {}})),
+        r"info\.reference\.id: Field",
     ),
     (
         changed("results.json", lambda d: d["provenance"]["run"].update(scorer=["length"])),

@@ -213,7 +213,7 @@ def test_other_datasets_have_columns_by_their_names(tmp_path: Path):
     assert values(leaderboard_row({"mine.jsonl": results})) == {"mine.jsonl": 1.0}
 
 
-@pytest.mark.parametrize("name", ["Safety", "Score", "RB2"])
+@pytest.mark.parametrize("name", ["Safety", "Score", "RB2", "model", "incomplete"])
 def test_a_folder_that_is_called_like_a_column_has_its_own(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ):
@@ -292,6 +292,20 @@ def test_only_folders_of_scores_are_passed_over(tmp_path: Path, publish: Publish
         "org/eval-set-scores-2",
     }
     assert board.notes == ()
+
+
+def test_a_file_that_is_read_is_not_written(tmp_path: Path, publish: Publish):
+    file = publish("eval-set", "org/m", ACCURACIES_206)
+    before = file.read_bytes()
+    refused = invoke(file, "--out", str(file), "--overwrite")
+    assert refused.exit_code == 2
+    assert "is one of the files to be read: name another" in refused.stderr
+    assert file.read_bytes() == before
+
+
+def test_a_name_is_a_pattern_of_itself(publish: Publish, tmp_path: Path):
+    publish("eval-set", "org/a[b]", ACCURACIES_206)
+    assert find_rows([tmp_path]).only(models=["Org/A[b]"]).rows[0].model == "org/a[b]"
 
 
 def test_one_run_in_two_spellings_is_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -104,6 +104,25 @@ def test_strata_in_which_nothing_differed_leave_open_what_they_have_room_for():
     assert low < -0.2 < 0.7 < high
 
 
+def test_small_steps_do_not_hide_what_whole_ones_leave_open():
+    # A stratum whose prompts move by a quarter cannot itself differ by more than that.
+    generator = np.random.default_rng(13)
+    truth = (0.6 + 0.0) / 2
+    held = []
+    for _ in range(400):
+        whole = dict(
+            zip(
+                (1.0, -1.0, 0.0), generator.multinomial(1000, [0.7, 0.1, 0.2]).tolist(), strict=True
+            )
+        )
+        small = dict(
+            zip((0.25, -0.25, 0.0), generator.multinomial(30, [0.5, 0.5, 0]).tolist(), strict=True)
+        )
+        low, high = weighted_difference({"a": whole, "b": small}, {"a": 1, "b": 1}).interval
+        held.append(low <= truth <= high)
+    assert 0.92 <= np.mean(held) <= 0.99
+
+
 @pytest.mark.parametrize(
     ("tables", "shares"),
     [
@@ -173,8 +192,8 @@ def test_a_weighted_difference_is_that_of_the_names_that_are_present():
     )
     assert value == pytest.approx(0.75 * 28 / 40 + 0.25 * 5 / 50)
     assert interval == tango([30, 9], [2, 4], [40, 50], shares=[0.75, 0.25])
-    alone = weighted_difference(subsets_of(tables), {"a": 1, "absent": 2})
-    assert alone == paired_difference(subsets_of(tables)["a"])
+    for only in (subsets_of(tables)["a"], {0.5: 20, -0.5: 11, 0.25: 9, 0.0: 60}):
+        assert weighted_difference({"a": only}, {"a": 1, "absent": 2}) == paired_difference(only)
 
 
 def test_the_order_of_subsets_and_of_models_makes_no_difference():
@@ -222,6 +241,15 @@ OVERALL = {
     for subset, share in shares_of(REWARDBENCH.counts, weights).items()
 }
 """What each subset counts in RewardBench's overall number."""
+
+
+def test_what_lies_close_beyond_0_is_found():
+    gained = dict.fromkeys(OVERALL, 0) | dict(zip([*OVERALL][3::14], (1, 2), strict=True))
+    gained |= {[*OVERALL][20]: 1}
+    tables = {name: (won, 0, min(30, REWARDBENCH.counts[name])) for name, won in gained.items()}
+    low, high = weighted_difference(subsets_of(tables), OVERALL).interval
+    assert -0.0025 < low < -0.0015
+    assert high > 0.01
 
 
 @pytest.mark.parametrize("limit", [5000, 30, 8])

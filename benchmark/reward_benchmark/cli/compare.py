@@ -101,11 +101,14 @@ def _check_spares(
     """See that --overwrite costs nothing that is compared."""
     from reward_benchmark.saved_run import data_files
 
-    read = {run.path.resolve() for run in runs}
-    read |= {file.resolve() for run in runs for file in data_files(run)}
-    read |= {Path(part).resolve() for part in (dataset or "").split("=", 1)}
+    read = [run.path for run in runs if run.path.is_file()]
+    read += [place for run in runs for place in data_files(run)]
+    if dataset is not None:
+        read += map(Path, dataset.split("=", 1))
     for path in written:
-        if path is not None and path.resolve() in read:
+        if path is None or not path.exists():
+            continue
+        if any(path.resolve().is_relative_to(place.resolve()) for place in read):
             raise BenchmarkError(f"{path} is one of the files that are compared: name another")
 
 

@@ -72,7 +72,7 @@ def export(
 
     console = Console(stderr=True)
     with ending_well():
-        if wandb_run is not None:  # before any other upload
+        if wandb_run is not None:  # what is wrong with it already, before any upload
             _check_wandb(wandb_run)
         saved = open_saved_run(run)
         results = {**saved.document, "model": saved.model if model is None else model}

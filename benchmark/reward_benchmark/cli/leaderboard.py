@@ -12,6 +12,7 @@ from rich.table import Table
 from reward_benchmark.cli.ending import ending_well, show
 from reward_benchmark.cli.options import PrintJson, TableForm
 from reward_benchmark.cli.saved_run_options import Overwrite
+from reward_benchmark.errors import BenchmarkError
 
 if TYPE_CHECKING:
     from reward_benchmark.text_table import TextTable
@@ -91,6 +92,8 @@ def leaderboard(
     with ending_well():
         if out is not None:
             check_writable(out, overwrite=overwrite)
+            if any(out.resolve() == place.resolve() for place in places):
+                raise BenchmarkError(f"{out} is one of the files to be read: name another")
         with Console(stderr=True).status("Reading the results"):
             board = find_rows(places)
         board = board.only(types=model_type or (), models=model or (), not_models=not_model or ())

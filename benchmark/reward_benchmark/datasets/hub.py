@@ -41,11 +41,17 @@ def open_hub_split(hub_id: str, split: str | None = None) -> Source:
             f"as in {hub_id}:{next(iter(loaded))}"
         )
     [rows] = loaded.values()
-    return Source(hub_id, "row", lambda: enumerate(rows, start=1))
+    return Source(_location(hub_id), "row", lambda: enumerate(rows, start=1))
 
 
 def _source(hub_id: str, split: str, rows: datasets.Dataset) -> Source:
-    return Source(f"{hub_id}:{split}", "row", lambda: enumerate(rows, start=1), split)
+    location = f"{_location(hub_id)}:{split}"
+    return Source(location, "row", lambda: enumerate(rows, start=1), split)
+
+
+def _location(hub_id: str) -> str:
+    """What is on record: for a folder, where it is from anywhere."""
+    return str(Path(hub_id).resolve()) if Path(hub_id).is_dir() else hub_id
 
 
 def _load(hub_id: str, config: str | None, split: str | None) -> datasets.Dataset:

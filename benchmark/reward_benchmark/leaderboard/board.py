@@ -9,6 +9,7 @@ from typing import Any
 from reward_benchmark.datasets.rewardbench_2 import REWARDBENCH_2
 from reward_benchmark.errors import BenchmarkError
 from reward_benchmark.leaderboard.columns import (
+    ABOUT,
     COLUMNS,
     DETAIL_COLUMNS,
     REWARDBENCH_2_COLUMN,
@@ -151,10 +152,7 @@ class Leaderboard:
                 rows.append([*about, "; ".join(row.incomplete), *cells])
             else:
                 rows.append([row.title, row.model_type, *cells])
-        about_columns = ["model", "type"]
-        if marks_apart:
-            about_columns += ["fingerprint", "baseline", "published", "incomplete"]
-        names = [*about_columns, *columns]
+        names = [*(ABOUT if marks_apart else ABOUT[:2]), *columns]
         left_out = {one for wanted in hidden for one in _meant(wanted, names, "column")}
         return TextTable(names, rows).without(left_out)
 

@@ -5,6 +5,9 @@ from reward_benchmark.datasets.prior import PRIOR
 from reward_benchmark.datasets.rewardbench import REWARDBENCH
 from reward_benchmark.datasets.rewardbench_2 import REWARDBENCH_2
 
+ABOUT = ("model", "type", "fingerprint", "baseline", "published", "incomplete")
+"""Columns that are no numbers; tables for people have only the first two."""
+
 SCORE = "Score"
 PRIOR_COLUMN = "Prior"
 REWARDBENCH_2_COLUMN = "RB2"
@@ -52,5 +55,5 @@ DETAIL_COLUMNS = {
 
 def own_column(dataset: str) -> str:
     """The column of a dataset that is no known set, whatever its file or folder is called."""
-    known = {*COLUMNS, *SET_COLUMNS, *SET_COLUMNS.values()}
+    known = {*ABOUT, *COLUMNS, *SET_COLUMNS, *SET_COLUMNS.values()}
     return f"{dataset} (own data)" if dataset in known else dataset

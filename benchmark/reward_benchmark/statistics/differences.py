@@ -15,7 +15,8 @@ from reward_benchmark.statistics.intervals import (
     too_alike,
 )
 
-_TRIED = 401
+_NEAR_0 = np.geomspace(1e-6, 0.01, 60)
+_TRIED = np.concatenate([np.linspace(-1, 1, 401), _NEAR_0, -_NEAR_0])
 """Differences that are tried before the ends are searched for between two of them."""
 
 _BISECTIONS = 50
@@ -70,12 +71,11 @@ def tango(
             inside, outside = (middle, outside) if plausible(middle)[0] else (inside, middle)
         return (inside + outside) / 2
 
-    tried = np.sort([*np.linspace(-1, 1, _TRIED), observed])
-    found = np.flatnonzero(plausible(tried) | (tried == observed))
-    first, last = found[0], found[-1]
+    tried = np.sort([*_TRIED, observed])
+    first, last = np.flatnonzero(plausible(tried) | (tried == observed))[[0, -1]]
     return Interval(
         boundary(float(tried[first]), float(tried[max(first - 1, 0)])),
-        boundary(float(tried[last]), float(tried[min(last + 1, _TRIED)])),
+        boundary(float(tried[last]), float(tried[min(last + 1, len(_TRIED))])),
     )
 
 
