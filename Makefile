@@ -5,8 +5,6 @@ BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 QUANTIZATION := torchao==0.18.0 bitsandbytes==0.50.2
 WANDB := wandb==0.31.0
-# Tests that start and end whole services.
-STARTING := tests/service/test_program.py tests/service/test_model_process.py
 
 # Tests, checks and the demo never look for a network; packages come from `make setup` alone.
 export HF_HUB_OFFLINE ?= 1
@@ -47,9 +45,9 @@ check: setup  ## Lint, types, import contracts, Kubernetes manifests
 
 test: check  ## Checks, then all tests
 	@echo "== tests"
-	@# What mostly waits two at a time; the rest of the service's would need more than 6 GiB so.
-	$(BIN)/pytest -n 2 --dist loadfile tests/benchmark tests/client $(STARTING)
-	$(BIN)/pytest tests/service tests/test_*.py $(STARTING:%=--ignore=%)
+	@# Two at a time; apart, because workers that have run both would need more than 5 GiB.
+	$(BIN)/pytest -n 2 --dist loadfile tests/benchmark tests/client
+	$(BIN)/pytest -n 2 --dist loadfile tests/service tests/test_*.py
 
 test-quantization: setup  ## Tests of --quantization, with torchao and bitsandbytes beside .venv
 	@# Not in it: they are imported wherever they are found, and write to stderr when they are.
