@@ -1,6 +1,7 @@
 """Files that a command writes where the user says."""
 
 import filecmp
+from collections.abc import Iterable
 from pathlib import Path
 
 from reward_benchmark.errors import BenchmarkError
@@ -25,6 +26,20 @@ def check_writable(path: Path, *, overwrite: bool = False) -> None:
         )
     if not path.parent.is_dir():
         raise BenchmarkError(f"{path} cannot be written: there is no folder {path.parent}")
+
+
+def check_spared(path: Path, read: Iterable[Path], *, what: str) -> None:
+    """Say before the work that a file must not be written, for it is read.
+
+    Args:
+        read: files, and folders with all that is in them.
+        what: which ones, for the message.
+
+    Raises:
+        BenchmarkError: it is one of them, and there.
+    """
+    if path.exists() and any(path.resolve().is_relative_to(place.resolve()) for place in read):
+        raise BenchmarkError(f"{path} is one of the files {what}: name another")
 
 
 def write_text(path: Path, text: str) -> None:

@@ -34,9 +34,6 @@ METADATA = frozenset(
 )
 """What is no subset in a file of accuracies, and no column in one of scores."""
 
-SCORES_FOLDERS = frozenset({"eval-set-scores", "pref-sets-scores"})
-"""Folders of scores; see `scores_folder_of`."""
-
 RETIRED = frozenset({"anthropic", "summarize_prompted", "xstest"})
 """Subsets of old files that RewardBench's own analysis drops."""
 

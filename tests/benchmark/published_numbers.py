@@ -1,4 +1,7 @@
-"""Accuracies and counts that RewardBench has published, to be reproduced."""
+"""Accuracies and counts that RewardBench has published, to be reproduced, and its weights."""
+
+from reward_benchmark.datasets.rewardbench import REWARDBENCH
+from reward_benchmark.statistics import shares_of
 
 README_ACCURACIES = {
     "alpacaeval-easy": 0.5,
@@ -53,3 +56,10 @@ ISSUE_206_COUNTS = {
     "xstest-should-respond": (239, 250),
 }
 """Wins and pairs of Lenovo-Reward-Gemma-2-27B, from allenai/reward-bench#206."""
+
+OVERALL_SHARES = {
+    subset: share / len(REWARDBENCH.sections)
+    for weights in REWARDBENCH.sections.values()
+    for subset, share in shares_of(REWARDBENCH.counts, weights).items()
+}
+"""What each subset counts in RewardBench's overall number."""

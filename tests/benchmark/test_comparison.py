@@ -35,8 +35,9 @@ from reward_benchmark.metrics import measure
 from reward_benchmark.outcome import Outcome
 from reward_benchmark.rewardbench_files import encoded, write_scores
 from reward_benchmark.saved_run import SavedRun, open_run_dataset, open_saved_run, run_groups
-from reward_benchmark.statistics import Interval, shares_of
+from reward_benchmark.statistics import Interval
 
+from .published_numbers import OVERALL_SHARES
 from .scored_runs import (
     Judge,
     finished_run,
@@ -204,19 +205,14 @@ def test_interval_and_test_say_the_same_of_rewardbenchs_overall_number(
     rates: tuple[float, float], limit: int
 ):
     generator = np.random.default_rng(11)
-    shares = {
-        subset: share / len(REWARDBENCH.sections)
-        for weights in REWARDBENCH.sections.values()
-        for subset, share in shares_of(REWARDBENCH.counts, weights).items()
-    }
     for _ in range(10):
         credits = {}
-        for subset in shares:
+        for subset in OVERALL_SHARES:
             size = min(limit, REWARDBENCH.counts[subset])
             gained, lost, _ = generator.multinomial(size, [*rates, 1 - sum(rates)]).tolist()
             both = {(1.0, 0.0): gained, (0.0, 1.0): lost, (1.0, 1.0): size - gained - lost}
             credits[subset] = Counter(both)
-        overall = differences.difference(credits, shares)
+        overall = differences.difference(credits, OVERALL_SHARES)
         low, high = overall.estimate.interval or (0, 0)
         if not 0.04 < overall.p_value < 0.06:  # where a test from random draws may be of two minds
             assert (overall.p_value <= 0.05) == (not low <= 0 <= high)

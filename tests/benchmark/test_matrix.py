@@ -427,13 +427,17 @@ def test_two_matrices_cannot_share_a_directory(play: Play):
         os.close(lock)
 
 
-def test_the_table_has_a_line_for_every_run_and_a_reason_for_every_failure(play: Play):
-    play.script.failures = {"bb": ModelFailedError("no [weights]")}
-    rows = play(a_model("a", "sample", "rewardbench"), a_model("bb"))
+def printed(rows: Sequence[Row]) -> str:
     console = Console(file=io.StringIO(), width=120)
     console.print(rows_table(rows))
     assert isinstance(console.file, io.StringIO)
-    text = console.file.getvalue()
+    return console.file.getvalue()
+
+
+def test_the_table_has_a_line_for_every_run_and_a_reason_for_every_failure(play: Play):
+    play.script.failures = {"bb": ModelFailedError("no [weights]")}
+    rows = play(a_model("a", "sample", "rewardbench"), a_model("bb"))
+    text = printed(rows)
     cells = [
         [cell.strip() for cell in line.split("│")[1:-1]]
         for line in text.splitlines()
@@ -456,11 +460,8 @@ def test_a_part_of_a_set_is_said_to_be_one():
         Row(name=name, settings={}, status="finished", results=[one])
         for name, one in (("part", part), ("whole", whole))
     ]
-    console = Console(file=io.StringIO(), width=120)
-    console.print(rows_table(rows))
-    assert isinstance(console.file, io.StringIO)
     part_line, whole_line, *remarks = [
-        line for line in console.file.getvalue().splitlines() if "part" in line or "whole" in line
+        line for line in printed(rows).splitlines() if "part" in line or "whole" in line
     ]
     assert "finished, incomplete" in part_line
     assert "incomplete" not in whole_line

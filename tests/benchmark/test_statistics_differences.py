@@ -12,10 +12,11 @@ from reward_benchmark.statistics import (
     Estimate,
     bootstrap_mean,
     paired_difference,
-    shares_of,
     tango,
     weighted_difference,
 )
+
+from .published_numbers import OVERALL_SHARES
 
 SIMULATIONS = 1000
 COVERED = (0.93, 0.975)
@@ -235,19 +236,13 @@ def test_the_interval_of_fractional_differences_holds_the_truth_as_often_as_it_s
     assert COVERED[0] <= np.mean(held) <= COVERED[1]
 
 
-OVERALL = {
-    subset: share / len(REWARDBENCH.sections)
-    for weights in REWARDBENCH.sections.values()
-    for subset, share in shares_of(REWARDBENCH.counts, weights).items()
-}
-"""What each subset counts in RewardBench's overall number."""
-
-
 def test_what_lies_close_beyond_0_is_found():
-    gained = dict.fromkeys(OVERALL, 0) | dict(zip([*OVERALL][3::14], (1, 2), strict=True))
-    gained |= {[*OVERALL][20]: 1}
+    gained = dict.fromkeys(OVERALL_SHARES, 0) | dict(
+        zip([*OVERALL_SHARES][3::14], (1, 2), strict=True)
+    )
+    gained |= {[*OVERALL_SHARES][20]: 1}
     tables = {name: (won, 0, min(30, REWARDBENCH.counts[name])) for name, won in gained.items()}
-    low, high = weighted_difference(subsets_of(tables), OVERALL).interval
+    low, high = weighted_difference(subsets_of(tables), OVERALL_SHARES).interval
     assert -0.0025 < low < -0.0015
     assert high > 0.01
 
@@ -262,21 +257,25 @@ def test_overall_differences_hold_the_truth_as_often_as_they_say_and_are_not_wid
 ):
     generator = np.random.default_rng(9)
     gains, losses = (
-        np.ones((2, len(OVERALL))) if alike else generator.random((2, len(OVERALL))) ** 3
+        np.ones((2, len(OVERALL_SHARES)))
+        if alike
+        else generator.random((2, len(OVERALL_SHARES))) ** 3
     )
     gains = most_gained * gains
     losses = np.minimum(most_lost * losses, 1 - gains)
-    sizes = np.array([min(limit, REWARDBENCH.counts[name]) for name in OVERALL])
-    shares = np.array(list(OVERALL.values()))
+    sizes = np.array([min(limit, REWARDBENCH.counts[name]) for name in OVERALL_SHARES])
+    shares = np.array(list(OVERALL_SHARES.values()))
     truth = float(shares @ (gains - losses))
     error = math.sqrt(shares**2 @ ((gains + losses - (gains - losses) ** 2) / sizes))
     held, widths = [], []
     for _ in range(200):
         tables = {
             name: (*generator.multinomial(size, [gain, loss, 1 - gain - loss])[:2].tolist(), size)
-            for name, size, gain, loss in zip(OVERALL, sizes.tolist(), gains, losses, strict=True)
+            for name, size, gain, loss in zip(
+                OVERALL_SHARES, sizes.tolist(), gains, losses, strict=True
+            )
         }
-        low, high = weighted_difference(subsets_of(tables), OVERALL).interval
+        low, high = weighted_difference(subsets_of(tables), OVERALL_SHARES).interval
         held.append(low <= truth <= high)
         widths.append(high - low)
     assert np.mean(held) >= 0.91  # 0.95 without three errors of the simulation

@@ -1,7 +1,7 @@
 """`reward-benchmark compare`."""
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -14,7 +14,6 @@ from rich.text import Text
 from reward_benchmark.cli.ending import ending_well, show
 from reward_benchmark.cli.options import PrintJson
 from reward_benchmark.cli.saved_run_options import Overwrite, RunA, RunB, RunDataset
-from reward_benchmark.errors import BenchmarkError
 
 if TYPE_CHECKING:
     from reward_benchmark.comparison import Comparison
@@ -56,7 +55,7 @@ def compare(
     from reward_benchmark.comparison import compare as compare_runs
     from reward_benchmark.comparison import comparison_document, flip_document
     from reward_benchmark.comparison_tables import markdown, terminal
-    from reward_benchmark.output_file import check_writable, write_text
+    from reward_benchmark.output_file import check_spared, check_writable, write_text
     from reward_benchmark.progress import WorkProgress
     from reward_benchmark.saved_run import open_saved_run
 
@@ -71,7 +70,10 @@ def compare(
                 check_writable(path, overwrite=overwrite)
         with console.status("Opening the runs"):
             runs = [open_saved_run(run) for run in (run_a, run_b)]
-            _check_spares((out, flips), runs, dataset)
+            read = [*_files(runs), *map(Path, dataset.split("=", 1) if dataset else ())]
+            for path in (out, flips):
+                if path is not None:
+                    check_spared(path, read, what="that are compared")
             total = sum(map(_count, runs))
         with WorkProgress(console, total=total, done=0, noun=runs[0].benchmark.noun) as progress:
             comparison = compare_runs(*(_watched(run, progress) for run in runs))
@@ -95,21 +97,12 @@ def compare(
     )
 
 
-def _check_spares(
-    written: Iterable[Path | None], runs: Iterable["SavedRun"], dataset: str | None
-) -> None:
-    """See that --overwrite costs nothing that is compared."""
+def _files(runs: Sequence["SavedRun"]) -> list[Path]:
+    """The runs that are files themselves, and the data of all."""
     from reward_benchmark.saved_run import data_files
 
-    read = [run.path for run in runs if run.path.is_file()]
-    read += [place for run in runs for place in data_files(run)]
-    if dataset is not None:
-        read += map(Path, dataset.split("=", 1))
-    for path in written:
-        if path is None or not path.exists():
-            continue
-        if any(path.resolve().is_relative_to(place.resolve()) for place in read):
-            raise BenchmarkError(f"{path} is one of the files that are compared: name another")
+    files = [run.path for run in runs if run.path.is_file()]
+    return files + [place for run in runs for place in data_files(run)]
 
 
 def _count(run: "SavedRun") -> int:

@@ -12,7 +12,6 @@ from rich.table import Table
 from reward_benchmark.cli.ending import ending_well, show
 from reward_benchmark.cli.options import PrintJson, TableForm
 from reward_benchmark.cli.saved_run_options import Overwrite
-from reward_benchmark.errors import BenchmarkError
 
 if TYPE_CHECKING:
     from reward_benchmark.text_table import TextTable
@@ -87,13 +86,12 @@ def leaderboard(
     """
     # SciPy and NumPy take a second to import, which --help should not cost.
     from reward_benchmark.leaderboard import find_rows
-    from reward_benchmark.output_file import check_writable, write_text
+    from reward_benchmark.output_file import check_spared, check_writable, write_text
 
     with ending_well():
         if out is not None:
             check_writable(out, overwrite=overwrite)
-            if any(out.resolve() == place.resolve() for place in places):
-                raise BenchmarkError(f"{out} is one of the files to be read: name another")
+            check_spared(out, filter(Path.is_file, places), what="to be read")
         with Console(stderr=True).status("Reading the results"):
             board = find_rows(places)
         board = board.only(types=model_type or (), models=model or (), not_models=not_model or ())

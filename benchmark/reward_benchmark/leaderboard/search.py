@@ -13,10 +13,10 @@ from reward_benchmark.leaderboard.board import REFERENCE_FREE, Leaderboard
 from reward_benchmark.leaderboard.row import Row, dataset_of, leaderboard_row
 from reward_benchmark.metrics import section_estimates
 from reward_benchmark.rewardbench_files import (
-    SCORES_FOLDERS,
     PublishedAccuracies,
     RewardBenchFileError,
     read_accuracies,
+    scores_folder_of,
 )
 from reward_benchmark.run_directory import IDENTITY_FILE
 from reward_benchmark.saved_run import open_saved_run
@@ -27,6 +27,8 @@ ROW_FILE = "row.json"
 
 _ROW_FILES = frozenset({ROW_FILE, "rows.json"})
 """Rows of `run` and of `matrix`: made of results that lie beside them, and read there."""
+
+_SCORES_FOLDERS = frozenset(map(scores_folder_of, BENCHMARKS.values()))
 
 _NOT_THE_SCORER = frozenset({"command", "dataset", "fingerprint"})
 """What runs of one row may differ in."""
@@ -50,7 +52,7 @@ def find_rows(places: Iterable[Path]) -> Leaderboard:
                 continue
             if not (file.parent / IDENTITY_FILE).exists():
                 # Scores of every row, which say nothing that the accuracies beside them do not.
-                if not SCORES_FOLDERS & set(file.relative_to(place).parts[:-1]):
+                if not _SCORES_FOLDERS & set(file.relative_to(place).parts[:-1]):
                     found.add_published(file, required=False)
             elif file.name == IDENTITY_FILE:
                 found.add_run(file.parent)
