@@ -149,8 +149,13 @@ def outcome_from_line(line: bytes) -> Outcome:
         raise ValueError(f"{len(outcome.scores)} scores cannot have {outcome.num_chosen} chosen")
     if outcome.scores is not None and not all(map(math.isfinite, outcome.scores)):
         raise ValueError(f"its scores {outcome.scores} are not all finite")
-    given = [numbers for numbers in (outcome.scores, outcome.num_characters) if numbers is not None]
-    counts = {len(numbers) for numbers in given}
+    per_completion = (
+        outcome.scores,
+        outcome.num_characters,
+        outcome.num_tokens,
+        outcome.truncated_tokens,
+    )
+    counts = {len(numbers) for numbers in per_completion if numbers is not None}
     if len(counts) > 1:
         raise ValueError(
             f"it has numbers of {' and of '.join(map(str, sorted(counts)))} completions"

@@ -92,6 +92,8 @@ def test_without_a_preference_nothing_wins():
         b'{"subset": "s", "id": 1, "scores": [1.0, 1e400]}',
         b'{"subset": "s", "id": 1, "scores": [1.0, 2.0, 3.0], "num_characters": [4, 5]}',
         b'{"subset": "s", "id": 1, "scores": [1.0, 2.0], "num_characters": []}',
+        b'{"subset": "s", "id": 1, "scores": [1.0, 2.0], "num_tokens": [4, 5, 6]}',
+        b'{"subset": "s", "id": 1, "scores": [1.0, 2.0], "truncated_tokens": [4]}',
         b'{"subset": "s", "id": 1, "scores": [1.0, 2.0], "details": {"cost": NaN}}',
         b"[" * 100_000,
         b"",
