@@ -4,21 +4,12 @@ import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Any
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    Field,
-    FiniteFloat,
-    NonNegativeInt,
-    ValidationError,
-)
-from pydantic_core import PydanticCustomError
+from pydantic import BaseModel, ValidationError
 
 from reward_benchmark.datasets import (
     BENCHMARKS,
-    PREFERENCES,
     Benchmark,
     Dataset,
     Selection,
@@ -27,8 +18,13 @@ from reward_benchmark.datasets import (
 from reward_benchmark.errors import DatasetError, RunDirectoryError
 from reward_benchmark.group import Group
 from reward_benchmark.journal import Journal
-from reward_benchmark.json_text import decoded
 from reward_benchmark.outcome import Outcome, outcome_from_line
+from reward_benchmark.results_file import (
+    PREFERENCE_SETS,
+    PreferenceResults,
+    first_reason,
+    read_results,
+)
 from reward_benchmark.rewardbench_files import read_scores
 from reward_benchmark.run_directory import IDENTITY_FILE, RESULTS_FILE, SCORES_FILE, read_identity
 
@@ -76,11 +72,11 @@ def open_saved_run(path: Path) -> SavedRun:
         identity = _Identity.model_validate(recorded, strict=True)
     except ValidationError as error:
         raise RunDirectoryError(
-            f"{path / IDENTITY_FILE} is not the identity of a run ({_first_of(error)}): run again "
-            "into another --out"
+            f"{path / IDENTITY_FILE} is not the identity of a run ({first_reason(error)}): run "
+            "again into another --out"
         ) from error
-    document, results = read_results(path, _Results, of="a preference set")
-    benchmark = _KNOWN[results.benchmark]
+    document, results = read_results(path, PreferenceResults, of="a preference set")
+    benchmark = PREFERENCE_SETS[results.benchmark]
     journal = Journal(path / SCORES_FILE, outcome_from_line, noun=benchmark.noun)
     with journal.path.open("rb") as file:
         lines = sum(1 for _ in file)
@@ -135,8 +131,6 @@ def require_finished(path: Path, *names: str) -> None:
             )
 
 
-_KNOWN = {**BENCHMARKS, PREFERENCES.name: PREFERENCES}
-
 _OTHER_COMMANDS = ("best-of-n", "generate")
 """Their directories have an identity and results too, but of another kind."""
 
@@ -145,121 +139,6 @@ class _Identity(BaseModel):
     """What is read of `run.json`."""
 
     dataset_sha256: str | None
-
-
-Ends = Annotated[list[FiniteFloat], Field(min_length=2, max_length=2)]
-"""Of an interval, as JSON."""
-
-
-class _Estimate(BaseModel):
-    score: FiniteFloat
-    ci95: Ends | None
-
-
-class _Subset(BaseModel):
-    accuracy: FiniteFloat
-    ci95: Ends | None
-    count: NonNegativeInt
-
-
-class _Counts(BaseModel):
-    groups: NonNegativeInt
-    wins: NonNegativeInt
-    errors: NonNegativeInt
-
-
-class _Data(BaseModel):
-    path: str
-    subsets: list[str] | None
-    limit: int | None
-
-
-class _Template(BaseModel):
-    source: str
-
-
-class _Reference(BaseModel):
-    id: str
-
-
-class _Service(BaseModel):
-    model: dict[str, Any]
-    template: _Template
-    reference: _Reference | None = None
-
-
-class _Member(BaseModel):
-    model: str
-
-
-class _Settings(BaseModel):
-    scorer: str | None = None
-    members: list[_Member] = []
-
-
-class _Provenance(BaseModel):
-    fingerprint: str | None
-    info: _Service | None = None
-    dataset: _Data
-    run: _Settings
-    time: str
-
-
-def _known(benchmark: str) -> str:
-    if benchmark not in _KNOWN:
-        raise PydanticCustomError("set", "no set is called {name}", {"name": repr(benchmark)})
-    return benchmark
-
-
-class Results(BaseModel):
-    """What every reader of any `results.json` may rely on."""
-
-    dataset: str
-    model: str
-    model_type: str
-    provenance: _Provenance
-
-
-class _Results(Results):
-    """The same of a preference set."""
-
-    benchmark: Annotated[str, AfterValidator(_known)]
-    overall: FiniteFloat
-    overall_ci95: Ends | None
-    absent: list[str]
-    sections: dict[str, _Estimate]
-    subsets: dict[str, _Subset]
-    counts: _Counts
-
-
-R = TypeVar("R", bound=Results)
-
-
-def read_results(path: Path, form: type[R], *, of: str) -> tuple[dict[str, Any], R]:
-    """The content of a directory's `results.json`, as it is and as far as it was checked.
-
-    Args:
-        form: what it must be like.
-        of: what has such numbers, for people.
-
-    Raises:
-        RunDirectoryError: it is not like that.
-    """
-    file = path / RESULTS_FILE
-    try:
-        document = decoded(file.read_bytes())
-        return document, form.model_validate(document, strict=True)
-    except ValueError as error:
-        reason = _first_of(error) if isinstance(error, ValidationError) else error
-        raise RunDirectoryError(
-            f"{file} does not hold the numbers of {of} ({reason}): the command that began the run "
-            "writes it anew"
-        ) from error
-
-
-def _first_of(error: ValidationError) -> str:
-    first = error.errors()[0]
-    return ": ".join(filter(None, [".".join(map(str, first["loc"])), first["msg"]]))
 
 
 def open_run_dataset(run: SavedRun, name: str | None = None) -> Dataset:

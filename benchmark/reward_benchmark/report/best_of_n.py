@@ -22,8 +22,9 @@ from reward_benchmark.report.blocks import Block, Cell, Column, Prose, Section, 
 from reward_benchmark.report.documents import KNOWN, document_blocks
 from reward_benchmark.report.figures import figure
 from reward_benchmark.report.mistakes import score
+from reward_benchmark.results_file import Ends, Results, read_results
 from reward_benchmark.run_directory import RESULTS_FILE, read_identity
-from reward_benchmark.saved_run import Ends, Results, read_results, require_finished
+from reward_benchmark.saved_run import require_finished
 
 COMMAND = "best-of-n"
 

@@ -1,54 +1,26 @@
-"""RewardBench's own files, as its scripts write them and its leaderboards keep them.
+"""Reads what RewardBench publishes of a model."""
 
-`eval-set/<model>.json` (`pref-sets/` for the prior sets) has an accuracy for each subset, and
-`eval-set-scores/<model>.json` columns with an entry for each row: `scores_chosen` and
-`scores_rejected` of pairs, or `scores` and `num_correct` of RewardBench 2. Sources: scripts/run_rm,
-run_dpo, run_v2, run_generative and run_generative_v2, and `save_to_hub` of rewardbench/utils.py,
-in allenai/reward-bench.
-"""
-
-import json
 import math
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
-from tempfile import TemporaryFile
-from typing import IO, Any
+from typing import Any
 
 from reward_benchmark.datasets import BENCHMARKS, PREFERENCES, Benchmark
 from reward_benchmark.datasets.prior import PRIOR
 from reward_benchmark.datasets.rewardbench_2 import TIES
 from reward_benchmark.datasets.rm_bench import RM_BENCH
 from reward_benchmark.datasets.row import shown
-from reward_benchmark.errors import BenchmarkError
-from reward_benchmark.group import Group, Prompt
-from reward_benchmark.journal import write_atomically
 from reward_benchmark.json_text import decoded
 from reward_benchmark.outcome import Failure, Outcome
-
-METADATA = frozenset(
-    {"model", "model_type", "chat_template", "ref_model", "model_beaker", "score_w_ratings"}
-)
-"""What is no subset in a file of accuracies, and no column in one of scores."""
+from reward_benchmark.rewardbench_files.layout import METADATA, RewardBenchFileError
 
 RETIRED = frozenset({"anthropic", "summarize_prompted", "xstest"})
 """Subsets of old files that RewardBench's own analysis drops."""
 
 _ROUNDING = 1e-6
 """What a credit such as 1/3 may differ by, whoever wrote it."""
-
-_INDENTING = json.JSONEncoder(indent=4, sort_keys=True, allow_nan=False)
-"""RewardBench's `save_to_hub` formats so."""
-
-_BLOCK_BYTES = 1 << 20
-"""What is copied at once."""
-
-
-class RewardBenchFileError(BenchmarkError):
-    """A file is not one of RewardBench's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,84 +151,6 @@ def read_scores(path: Path) -> PublishedScores:
     )
 
 
-def accuracies_document(results: Mapping[str, Any]) -> dict[str, Any]:
-    """What an `eval-set` file has to say about a run.
-
-    Args:
-        results: the content of its `results.json`.
-    """
-    accuracies = {name: subset["accuracy"] for name, subset in results["subsets"].items()}
-    # No subset may pass for what the file says about the model; see `require_subset_names`.
-    return {**accuracies, **_metadata(results)}
-
-
-def require_subset_names(results: Mapping[str, Any]) -> None:
-    """See that no subset has a name that means something else in an `eval-set` file.
-
-    Raises:
-        RewardBenchFileError: one has.
-    """
-    if taken := sorted(METADATA & results["subsets"].keys()):
-        raise RewardBenchFileError(
-            f"a subset of {results['dataset']} is called {taken[0]!r}, but in RewardBench's files "
-            "that is a field about the model: rename it in the data and run again"
-        )
-
-
-def are_pairs(groups: Iterable[Group]) -> bool:
-    """Whether an `eval-set-scores` file has columns of pairs for them, as RewardBench's first set.
-
-    All others have the columns of RewardBench 2.
-    """
-    return all(len(group.completions) == 2 and group.num_chosen == 1 for group in groups)
-
-
-def write_scores(
-    path: Path,
-    results: Mapping[str, Any],
-    benchmark: Benchmark,
-    scored: Iterable[tuple[Group, Outcome]],
-    *,
-    of_pairs: bool,
-) -> None:
-    """Write an `eval-set-scores` file of a run, in the form of `encoded`.
-
-    Texts are lists of messages, as RewardBench's generative judges have them: how a service's
-    template writes them is not the benchmark's to know. Failed groups have `null` for scores.
-
-    Args:
-        results: the content of its `results.json`.
-        scored: every group of the run with its outcome.
-        of_pairs: what `are_pairs` says of the groups.
-    """
-    with ExitStack() as files:
-        # The file has one column after the other, but a million rows are too many to hold.
-        columns: dict[str, IO[bytes]] = {}
-        for group, outcome in scored:
-            for name, value in _row(group, outcome, benchmark, of_pairs=of_pairs).items():
-                if name in columns:
-                    columns[name].write(b",")
-                else:
-                    columns[name] = files.enter_context(TemporaryFile(dir=path.parent))
-                columns[name].write(b"\n        " + _indented(value, 8))
-        write_atomically(path, _merged(_metadata(results), columns))
-
-
-def folder_of(benchmark: Benchmark) -> str:
-    """Where RewardBench keeps accuracies on a set."""
-    return "pref-sets" if benchmark.name == PRIOR.name else "eval-set"
-
-
-def scores_folder_of(benchmark: Benchmark) -> str:
-    """Where RewardBench keeps scores of a set's rows."""
-    return f"{folder_of(benchmark)}-scores"
-
-
-def encoded(document: Mapping[str, Any]) -> bytes:
-    """A document as RewardBench's `save_to_hub` formats it."""
-    return _INDENTING.encode(document).encode()
-
-
 def _content(path: Path) -> dict[str, Any]:
     try:
         content = decoded(path.read_bytes())
@@ -376,65 +270,3 @@ def _outcome(
 
 def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
-
-
-def _metadata(results: Mapping[str, Any]) -> dict[str, Any]:
-    info = results["provenance"]["info"] or {}
-    metadata = {
-        "model": results["model"],
-        "model_type": results["model_type"],
-        "chat_template": info["template"]["source"] if info else None,
-    }
-    if info.get("reference"):
-        metadata["ref_model"] = info["reference"]["id"]
-    return metadata
-
-
-def _row(group: Group, outcome: Outcome, benchmark: Benchmark, *, of_pairs: bool) -> dict[str, Any]:
-    texts = [_conversation(group, index) for index in range(len(group.completions))]
-    scores = list(outcome.scores or [None] * len(texts))
-    row: dict[str, Any] = {"subset": outcome.subset, "id": outcome.id}
-    if of_pairs:
-        for side, text, score in zip(("chosen", "rejected"), texts, scores, strict=True):
-            row |= {f"text_{side}": text, f"scores_{side}": score}
-        return {**row, "results": int(outcome.win)}
-    result = _result(outcome, benchmark)
-    num_correct = group.num_chosen
-    return {**row, "results": result, "text": texts, "scores": scores, "num_correct": num_correct}
-
-
-def _merged(fields: Mapping[str, Any], columns: Mapping[str, IO[bytes]]) -> Iterator[bytes]:
-    """The object of these fields and columns as `encoded` would write it."""
-    before = "{"
-    for name in sorted(fields.keys() | columns.keys()):
-        yield f"{before}\n    {json.dumps(name)}: ".encode()
-        before = ","
-        if name in fields:
-            yield _indented(fields[name], 4)
-        else:
-            columns[name].seek(0)
-            yield b"["
-            yield from iter(partial(columns[name].read, _BLOCK_BYTES), b"")
-            yield b"\n    ]"
-    yield b"\n}"
-
-
-def _indented(value: Any, width: int) -> bytes:
-    """A value as it stands within an encoded document, this far from the margin."""
-    if not isinstance(value, list):
-        return json.dumps(value, allow_nan=False).encode()  # many times as fast as with an indent
-    return _INDENTING.encode(value).replace("\n", "\n" + " " * width).encode()
-
-
-def _result(outcome: Outcome, benchmark: Benchmark) -> float | None:
-    """The credit, where the subset's number is a mean of credits."""
-    if outcome.subset in benchmark.groupwise:
-        return None
-    return next(credit for _, credit in benchmark.credits(outcome))
-
-
-def _conversation(group: Group, index: int) -> list[dict[str, str]]:
-    rejected = group.rejected_prompt if index >= group.num_chosen else None
-    prompt: Prompt = group.prompt if rejected is None else rejected
-    turns = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
-    return [*turns, {"role": "assistant", "content": group.completions[index]}]
