@@ -10,8 +10,8 @@ from typing import Any
 
 import reward_service.service
 from reward_service.__main__ import main
-from reward_service.encoding import EncoderInput
 from reward_service.engine import Engine, Scored
+from reward_service.inputs import EncoderInput
 
 
 class ConstantEngine(Engine):

@@ -259,7 +259,7 @@ class OurEngine:
         return self._loop.run(self._score(workload))
 
     async def _score(self, workload: Workload) -> Outcome:
-        from reward_service.encoding import Conversation
+        from reward_service.inputs import Conversation
 
         async def ask(group: Group) -> _Answer:
             prompt = [{"role": "user", "content": group.prompt}]

@@ -53,7 +53,7 @@ class OurLogProbs:
 
     def log_probs(self, token_ids: Sequence[int], completion_start: int) -> list[float]:
         """See `LogProbs`."""
-        from reward_service.encoding import GivenTokens
+        from reward_service.inputs import GivenTokens
 
         groups = self._loaded.encoder.encode(
             [GivenTokens(token_ids, completion_start)], truncation="error"

@@ -1,17 +1,15 @@
-"""Turns conversations into token sequences: template, tokens, completion boundary, truncation.
+"""Turns inputs into token sequences: tokens, completion boundary, truncation.
 
 Blocking and not thread-safe (a fast tokenizer must not be used from two threads): the engine calls
 it from one thread of its own. It knows nothing about HTTP and nothing about the model's layers.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from datetime import datetime
-from typing import Any, Literal, Protocol
-
-import jinja2
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any, Literal
 
 from reward_service.chat_template import ChatTemplate
+from reward_service.drafts import PINNED_DATE, Draft, DraftWriter
 from reward_service.errors import (
     InputTooLongError,
     InvalidRequestError,
@@ -21,164 +19,12 @@ from reward_service.errors import (
     TemplateFailedError,
 )
 from reward_service.input_form import InputForm, Truncation
-from reward_service.prefix_tree import shared_prefix
-from reward_service.sequences import SequenceGroup, TokenSequence
-
-MAX_CHARACTERS_PER_TOKEN = 250
-"""A text longer than this for every token of the limit is refused before it is tokenised."""
+from reward_service.inputs import Boundary, EncoderInput, Rendering, Unit
+from reward_service.sequences import SequenceGroup, TokenSequence, group_of
 
 MAX_PREFIX_TOKENS = 4_000_000
 """Of all prefixes that a request wants scored: they are as many sequences as the completions have
 tokens, each with the whole prompt, so what they take grows with the square."""
-
-TEMPLATE_CHARACTERS = 200
-"""Rendering the template for one completion takes as long as encoding so much text."""
-
-PINNED_DATE = datetime(2024, 7, 26)
-"""What a template that asks for today's date is told (the date Llama's templates fall back to):
-the same conversation must have the same score tomorrow."""
-
-_DATE_DIRECTIVES = "aAbBdHIjmMpSUwWyYcxX"
-
-# Survives templates that strip or inspect their messages, and no tokenizer normalises it away
-# because it is only searched for in the rendered text.
-_MARKER = "\ue000completion\ue000"
-
-_TEMPLATE_FAILURES = (
-    jinja2.TemplateError,
-    TypeError,
-    ValueError,
-    AttributeError,
-    LookupError,
-    ArithmeticError,
-    RecursionError,
-)
-"""A chat template is a program of the checkpoint's: these are the ways it says no."""
-
-Boundary = Literal["any", "known", "whole"]
-"""What must be known of where a completion starts: nothing at all; the very token; or that too, but
-a text or token ids of which the caller says nothing are a completion as a whole."""
-
-
-Unit = Literal["completions", "tokens", "prefixes", "pairs"]
-"""What gets a reading of its own: each completion as a whole; each of its tokens too; each of its
-prefixes, with the template's ending; or every two completions, in both orders."""
-
-
-@dataclass(frozen=True, slots=True)
-class Conversation:
-    """A prompt with its completions, to be put through the chat template."""
-
-    prompt: Sequence[Mapping[str, str]]
-    """Messages (role, content) before the completion."""
-    completions: Sequence[str]
-
-
-@dataclass(frozen=True, slots=True)
-class RenderedText:
-    """A text in which the template has already been applied."""
-
-    text: str
-    completion_start: int | None = None
-    """Index of the completion's first character."""
-
-
-@dataclass(frozen=True, slots=True)
-class GivenTokens:
-    """Token ids exactly as the model should see them."""
-
-    token_ids: Sequence[int]
-    completion_start: int | None = None
-
-
-EncoderInput = Conversation | RenderedText | GivenTokens
-
-
-@dataclass(frozen=True, slots=True)
-class Rendering:
-    """One sequence as the model would see it, for people to check."""
-
-    text: str
-    tokens: list[str]
-    sequence: TokenSequence
-    warnings: list[str]
-
-
-@dataclass(slots=True)
-class _Draft:
-    """A sequence on its way from text to tokens."""
-
-    text: str
-    is_conversation: bool = False
-    """The template was applied here, so the completion's place is ours to know."""
-    first_character: int | None = None
-    """Where the completion starts in the text."""
-    last_character: int | None = None
-    """Where the template goes on after it."""
-    token_ids: list[int] = field(default_factory=list)
-    completion_start: int | None = None
-    completion_end: int | None = None
-    text_end: int | None = None
-    """Index of the first token behind the completion's text, which the template wrote."""
-    cut_off: list[int] = field(default_factory=list)
-    """What the template wrote of the last token of the text, where that reaches so far."""
-    steps: int | None = None
-    """Steps of a solution, where its tags were put here."""
-    warnings: list[str] = field(default_factory=list)
-
-
-def count_characters(one: EncoderInput, unit: Unit = "completions") -> int:
-    """How much there is to encode, in characters; the prompt counts with every completion."""
-    match one:
-        case Conversation():
-            prompt = sum(len(message["content"]) for message in one.prompt) + TEMPLATE_CHARACTERS
-            count = prompt * len(one.completions) + sum(map(len, one.completions))
-            # Of n completions, each is in 2 · (n - 1) pairs.
-            count *= 2 * (len(one.completions) - 1) if unit == "pairs" else 1
-        case RenderedText():
-            count = len(one.text)
-        case GivenTokens():
-            count = len(one.token_ids)
-    # Every prefix is written out.
-    return count**2 if unit == "prefixes" else count
-
-
-class InputEncoder(Protocol):
-    """Makes token sequences of inputs, as one model wants them."""
-
-    template: ChatTemplate
-    max_input_tokens: int
-    special_tokens: Literal["template", "tokenizer"]
-    start_warnings: list[str]
-
-    def encode(
-        self,
-        inputs: Sequence[EncoderInput],
-        *,
-        truncation: Truncation,
-        boundary: Boundary = "any",
-        unit: Unit = "completions",
-    ) -> list[SequenceGroup]:
-        """One group per input, in order; blocking.
-
-        Raises:
-            ServiceError: the first input that cannot be encoded, with its index.
-        """
-        ...
-
-    def render(
-        self, inputs: Sequence[EncoderInput], *, truncation: Truncation, unit: Unit = "completions"
-    ) -> list[list[Rendering]]:
-        """What `encode` makes of each input, for people.
-
-        Raises:
-            ServiceError: as `encode`.
-        """
-        ...
-
-    def state(self) -> str:
-        """Everything that token ids depend on, as text."""
-        ...
 
 
 class Encoder:
@@ -208,7 +54,12 @@ class Encoder:
     ) -> None:
         self.template = template
         self._form = form or InputForm()
-        self._template_text = _with_pinned_date(template.text)
+        self._writer = DraftWriter(
+            tokenizer,
+            template.text,
+            max_input_tokens=max_input_tokens,
+            steps=self._form.steps,
+        )
         self.max_input_tokens = max_input_tokens
         self._tokenizer = tokenizer
         self._vocabulary_size = vocabulary_size
@@ -267,7 +118,7 @@ class Encoder:
         return [group_of(group) for group in sequences]
 
     def _prefix_groups(
-        self, drafted: list[list[_Draft]], sequences: list[list[TokenSequence]]
+        self, drafted: list[list[Draft]], sequences: list[list[TokenSequence]]
     ) -> list[SequenceGroup]:
         """Each input's completions as all of their prefixes."""
         groups = []
@@ -314,110 +165,19 @@ class Encoder:
 
     # ------------------------------------------------------------------- from input to draft
 
-    def _drafts(self, inputs: Sequence[EncoderInput]) -> list[list[_Draft]]:
-        drafts: list[list[_Draft]] = []
+    def _drafts(self, inputs: Sequence[EncoderInput]) -> list[list[Draft]]:
+        drafts: list[list[Draft]] = []
         for index, one in enumerate(inputs):
             try:
-                drafts.append(self._drafts_of(one))
+                drafts.append(self._writer.drafts(one))
             except ServiceError as error:
                 raise error.at(input_index=index) from error.__cause__
         self._tokenize([draft for group in drafts for draft in group if not draft.token_ids])
         return drafts
 
-    def _drafts_of(self, one: EncoderInput) -> list[_Draft]:
-        match one:
-            case Conversation():
-                return self._conversation(one)
-            case RenderedText():
-                self._check_characters(one.text, completion_index=0)
-                return [_Draft(one.text, first_character=one.completion_start)]
-            case GivenTokens():
-                return [
-                    _Draft("", token_ids=[*one.token_ids], completion_start=one.completion_start)
-                ]
-
-    def _conversation(self, conversation: Conversation) -> list[_Draft]:
-        prompt = [dict(message) for message in conversation.prompt]
-        marker = _MARKER
-        while any(marker in message["content"] for message in prompt):
-            marker += _MARKER
-        before, found, after = self._apply_template(prompt, marker).partition(marker)
-        drafts = []
-        for index, given in enumerate(conversation.completions):
-            completion, steps = self._with_steps(given, completion_index=index)
-            text = self._apply_template(prompt, completion)
-            self._check_characters(text, completion_index=index)
-            draft = _Draft(text, is_conversation=True, steps=steps, warnings=[*self.start_warnings])
-            first, last = len(before), len(text) - len(after)
-            if found and first <= last and text.startswith(before) and text.endswith(after):
-                draft.first_character, draft.last_character = first, last
-                if text[first:last].strip() != completion.strip():
-                    draft.warnings.append("the chat template changes the completion's text")
-            else:
-                self._find_rewritten(draft, prompt, after)
-            drafts.append(draft)
-        return drafts
-
-    def _with_steps(self, completion: str, *, completion_index: int) -> tuple[str, int | None]:
-        if self._form.steps is None:
-            return completion, None
-        try:
-            return self._form.steps.tagged(completion)
-        except InvalidRequestError as error:
-            error.completion_index = completion_index
-            raise
-
-    def _find_rewritten(self, draft: _Draft, prompt: list[dict[str, str]], after: str) -> None:
-        """The place of a completion that the template looks into and writes in its own way.
-
-        Templates of reasoning models move what was thought. What a model would have written itself
-        begins where the prompt for it ends.
-        """
-        try:
-            before = self._apply_template(prompt)
-        except TemplateFailedError:
-            before = ""
-        if not before or not draft.text.startswith(before):
-            draft.warnings.append("where the completion starts in this text is not known")
-            return
-        draft.warnings.append(
-            "the chat template rewrites this completion: all that follows the prompt for it counts"
-        )
-        draft.first_character = len(before)
-        ends_alike = after and draft.text.endswith(after)
-        draft.last_character = len(draft.text) - len(after) if ends_alike else None
-
-    def _apply_template(self, prompt: list[dict[str, str]], completion: str | None = None) -> str:
-        """The conversation as text; without a completion up to where one would begin."""
-        messages = [*prompt]
-        if completion is not None:
-            messages.append({"role": "assistant", "content": completion})
-        try:
-            rendered = self._tokenizer.apply_chat_template(
-                messages,
-                chat_template=self._template_text,
-                add_generation_prompt=completion is None,
-                tokenize=False,
-            )
-        except _TEMPLATE_FAILURES as error:
-            roles = ", ".join(message["role"] for message in messages)
-            raise TemplateFailedError(
-                f"the model's chat template refuses this conversation (roles: {roles}): {error}"
-            ) from error
-        return str(rendered)
-
-    def _check_characters(self, text: str, *, completion_index: int) -> None:
-        if len(text) > MAX_CHARACTERS_PER_TOKEN * self.max_input_tokens:
-            raise InputTooLongError(
-                f"a text of {len(text):,} characters cannot fit in {self.max_input_tokens:,} "
-                f"tokens (over {MAX_CHARACTERS_PER_TOKEN} characters for each): shorten it",
-                completion_index=completion_index,
-                limit=self.max_input_tokens,
-            )
-
     # ------------------------------------------------------------------ from draft to sequence
 
-    def _tokenize(self, drafts: list[_Draft]) -> None:
+    def _tokenize(self, drafts: list[Draft]) -> None:
         """Fill in token ids, in one call: the tokenizer works on the texts in parallel."""
         if not drafts:
             return
@@ -435,7 +195,7 @@ class Encoder:
             self._drop_second_leading_token(draft)
             self._append_ending(draft)
 
-    def _find_completion(self, draft: _Draft, encoding: Any) -> None:
+    def _find_completion(self, draft: Draft, encoding: Any) -> None:
         """Which tokens are the completion; one that reaches into its text belongs to it."""
         end = len(draft.text)
         draft.text_end = len(draft.token_ids)
@@ -457,7 +217,7 @@ class Encoder:
                 draft.completion_end = index + 1
                 return
 
-    def _drop_second_leading_token(self, draft: _Draft) -> None:
+    def _drop_second_leading_token(self, draft: Draft) -> None:
         ids = draft.token_ids
         if len(ids) > 1 and ids[0] == ids[1] and ids[0] in self._leading_special:
             draft.token_ids = ids[1:]
@@ -469,7 +229,7 @@ class Encoder:
                 draft.text_end -= 1
             draft.warnings.append("the text started with two BOS tokens: one was dropped")
 
-    def _append_ending(self, draft: _Draft) -> None:
+    def _append_ending(self, draft: Draft) -> None:
         ending = self._form.ending_token
         if ending is None or draft.token_ids[-1:] == [ending]:
             return
@@ -480,7 +240,7 @@ class Encoder:
 
     def _sequence(
         self,
-        draft: _Draft,
+        draft: Draft,
         truncation: Truncation,
         boundary: Boundary,
         input_index: int,
@@ -501,7 +261,7 @@ class Encoder:
         except ServiceError as error:
             raise error.at(input_index=input_index, completion_index=completion_index) from None
 
-    def _check_ids(self, draft: _Draft) -> None:
+    def _check_ids(self, draft: Draft) -> None:
         if not draft.token_ids:
             raise InvalidTokenIdsError("the text has no tokens, so there is nothing to read")
         low, high = min(draft.token_ids), max(draft.token_ids)
@@ -512,7 +272,7 @@ class Encoder:
                 limit=self._vocabulary_size - 1,
             )
 
-    def _fitted(self, draft: _Draft, truncation: Truncation, boundary: Boundary) -> TokenSequence:
+    def _fitted(self, draft: Draft, truncation: Truncation, boundary: Boundary) -> TokenSequence:
         """The sequence, shortened at the start of its prompt where that is needed and allowed."""
         ids, start, end = draft.token_ids, draft.completion_start, draft.completion_end
         excess = len(ids) - self.max_input_tokens
@@ -546,7 +306,7 @@ class Encoder:
             truncated_tokens=excess,
         )
 
-    def _cuts(self, draft: _Draft, sequence: TokenSequence) -> tuple[range, list[int]]:
+    def _cuts(self, draft: Draft, sequence: TokenSequence) -> tuple[range, list[int]]:
         """Where a completion's text is cut, and what then stands behind it."""
         ids = sequence.token_ids
         text_end = len(ids)
@@ -556,20 +316,21 @@ class Encoder:
             text_end -= 1
         return range(sequence.completion[0] + 1, text_end), [*draft.cut_off, *ids[text_end:]]
 
-    def _rendering(self, draft: _Draft, sequence: TokenSequence) -> Rendering:
+    def _rendering(self, draft: Draft, sequence: TokenSequence) -> Rendering:
         ids = list(sequence.token_ids)
+        start_warnings = self.start_warnings if draft.is_conversation else ()
         named = zip(ids, self._tokenizer.convert_ids_to_tokens(ids), strict=True)
         return Rendering(
             text=draft.text or self._tokenizer.decode(ids),
             # Models often have more embeddings than their tokenizer has tokens.
             tokens=[f"<{token_id}>" if token is None else token for token_id, token in named],
             sequence=sequence,
-            warnings=draft.warnings,
+            warnings=[*start_warnings, *draft.warnings],
         )
 
     def _template_writes_leading_token(self) -> bool:
         try:
-            text = self._apply_template([{"role": "user", "content": "Hi"}], "Hello")
+            text = self._writer.apply_template([{"role": "user", "content": "Hi"}], "Hello")
         except TemplateFailedError as error:
             raise StartupError(
                 f"the chat template ({self.template.source}) cannot render a question and an "
@@ -612,7 +373,7 @@ def _trailing(mask: Sequence[int]) -> int:
     return next((count for count, added in enumerate(reversed(mask)) if not added), len(mask))
 
 
-def _check_completion(draft: _Draft, boundary: Boundary) -> None:
+def _check_completion(draft: Draft, boundary: Boundary) -> None:
     """See that the completion has a beginning, something before it, and something in it."""
     start, end = draft.completion_start, draft.completion_end
     if start is None and (draft.is_conversation or draft.first_character is not None):
@@ -646,26 +407,6 @@ def _check_completion(draft: _Draft, boundary: Boundary) -> None:
         )
 
 
-def _with_pinned_date(template: str) -> str:
-    """The template, with a macro of its own in place of transformers' `strftime_now`.
-
-    A macro, because transformers turns arguments of a template into plain data, functions too.
-    """
-    if "strftime_now" not in template:
-        return template
-    replacements = "".join(
-        f".replace('%{directive}', '{PINNED_DATE.strftime('%' + directive)}')"
-        for directive in _DATE_DIRECTIVES
-    )
-    # The empty expression keeps the tag from swallowing white space of the template's own.
-    return (
-        "{%- macro strftime_now(format) -%}{{- format"
-        + replacements
-        + " -}}{%- endmacro -%}{{ '' }}"
-        + template
-    )
-
-
 def _token_at(encoding: Any, character: int, end: int) -> int:
     """Index of the first token that covers a character at or after `character`."""
     for position in range(character, end):
@@ -673,10 +414,3 @@ def _token_at(encoding: Any, character: int, end: int) -> int:
         if token is not None:
             return int(token)
     return len(encoding)
-
-
-def group_of(sequences: list[TokenSequence]) -> SequenceGroup:
-    """The group of these sequences."""
-    # All keys lie between the smallest and the largest one, so what these two share, all share.
-    keys = [sequence.key for sequence in sequences]
-    return SequenceGroup(tuple(sequences), shared_tokens=shared_prefix(min(keys), max(keys)))

@@ -17,14 +17,6 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Protocol
 
-from reward_service.encoding import (
-    Boundary,
-    EncoderInput,
-    InputEncoder,
-    Rendering,
-    Unit,
-    count_characters,
-)
 from reward_service.encoding_thread import EncodingThread
 from reward_service.errors import (
     DeadlineExceededError,
@@ -35,6 +27,14 @@ from reward_service.errors import (
     ServiceError,
 )
 from reward_service.input_form import Truncation
+from reward_service.inputs import (
+    Boundary,
+    EncoderInput,
+    InputEncoder,
+    Rendering,
+    Unit,
+    count_characters,
+)
 from reward_service.model_runner import BatchReadings, Reading, Runner
 from reward_service.scheduler import Batch, Scheduler, Work
 from reward_service.sequences import SequenceGroup

@@ -20,9 +20,10 @@ from reward_service.checkpoint import (
 )
 from reward_service.defaults import with_known_defaults
 from reward_service.device import choose_device
-from reward_service.encoding import Conversation, Encoder, InputEncoder
+from reward_service.encoding import Encoder
 from reward_service.errors import InputTooLongError, StartupError
 from reward_service.fingerprint import fingerprint, plain_config
+from reward_service.inputs import Conversation, InputEncoder
 from reward_service.kinds import load_family
 from reward_service.model_runner import ModelRunner, Runner
 from reward_service.models.headed_model import HeadedModel

@@ -7,15 +7,6 @@ from collections.abc import Sequence
 from typing import Any, Literal
 
 from reward_service.chat_template import ChatTemplate
-from reward_service.encoding import (
-    MAX_CHARACTERS_PER_TOKEN,
-    Boundary,
-    Conversation,
-    EncoderInput,
-    Rendering,
-    Unit,
-    group_of,
-)
 from reward_service.errors import (
     InputTooLongError,
     InvalidTokenIdsError,
@@ -23,9 +14,17 @@ from reward_service.errors import (
     ServiceError,
 )
 from reward_service.input_form import Truncation
+from reward_service.inputs import (
+    MAX_CHARACTERS_PER_TOKEN,
+    Boundary,
+    Conversation,
+    EncoderInput,
+    Rendering,
+    Unit,
+)
 from reward_service.pair_format import EncodedPair, PairFormat
 from reward_service.preference import ordered_pairs
-from reward_service.sequences import SequenceGroup, TokenSequence
+from reward_service.sequences import SequenceGroup, TokenSequence, group_of
 
 
 class PairEncoder:

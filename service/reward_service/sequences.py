@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 
-from reward_service.prefix_tree import sort_key
+from reward_service.prefix_tree import shared_prefix, sort_key
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,3 +60,10 @@ class SequenceGroup:
     def input_tokens(self) -> int:
         """Tokens of all sequences, the shared ones counted once per sequence."""
         return sum(map(len, self.sequences))
+
+
+def group_of(sequences: list[TokenSequence]) -> SequenceGroup:
+    """The group of these sequences."""
+    # All keys lie between the smallest and the largest one, so what these two share, all share.
+    keys = [sequence.key for sequence in sequences]
+    return SequenceGroup(tuple(sequences), shared_tokens=shared_prefix(min(keys), max(keys)))

@@ -10,8 +10,8 @@ from huggingface_hub import constants
 
 import oracle
 from reward_service.checkpoint import Checkpoint, find_checkpoint
-from reward_service.encoding import GivenTokens
 from reward_service.errors import StartupError
+from reward_service.inputs import GivenTokens
 from reward_service.loading import load_model
 from reward_service.settings import Settings
 

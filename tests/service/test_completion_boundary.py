@@ -27,16 +27,10 @@ from reward_client import InputTooLongError as RefusedError
 from reward_client import RewardClient
 from reward_service.chat_template import ChatTemplate, built_in_templates
 from reward_service.debug_model import write_debug_model
-from reward_service.encoding import (
-    Boundary,
-    Conversation,
-    Encoder,
-    EncoderInput,
-    GivenTokens,
-    RenderedText,
-    Truncation,
-)
+from reward_service.encoding import Encoder
 from reward_service.errors import InputTooLongError, InvalidRequestError
+from reward_service.input_form import Truncation
+from reward_service.inputs import Boundary, Conversation, EncoderInput, GivenTokens, RenderedText
 from reward_service.loading import load_model
 from reward_service.sequences import TokenSequence
 from reward_service.settings import Settings
@@ -254,7 +248,7 @@ def test_from_behind_the_header_to_the_end_of_the_turn(name: str, prompt: Messag
 )
 def test_what_counts_begins_where_a_model_would_write(name: str) -> None:
     encoder = _styled(STYLES[name])
-    prompt = encoder._apply_template([*map(dict, HISTORY)])
+    prompt = encoder._writer.apply_template([*map(dict, HISTORY)])
     for sequence in _encode(encoder, Conversation(HISTORY, COMPLETIONS)):
         assert _parts(encoder, sequence)[0] == prompt
 

@@ -21,7 +21,7 @@ from log_probs import Completion
 from reward_client import RewardClient
 from reward_client.schema import LogprobsResponse, LogprobsResult
 from reward_service.debug_model import write_debug_model
-from reward_service.encoding import Conversation
+from reward_service.inputs import Conversation
 from reward_service.loading import LoadedModel, load_model
 from reward_service.model_runner import BatchReadings, Reading
 from reward_service.sequences import SequenceGroup

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Sequence
 
 import pytest
 
-from reward_service.encoding import Conversation, Encoder
+from reward_service.encoding import Encoder
 from reward_service.engine import LEAD_SECONDS, MAX_IN_FLIGHT, Engine, Scored
 from reward_service.errors import (
     DeadlineExceededError,
@@ -19,6 +19,7 @@ from reward_service.errors import (
     OverloadedError,
     ServiceError,
 )
+from reward_service.inputs import Conversation
 from reward_service.loading import LoadedModel
 from reward_service.model_runner import BatchReadings, Reading
 from reward_service.scheduler import Scheduler

@@ -12,7 +12,7 @@ from transformers import AutoTokenizer
 
 import oracle
 from reward_client import RewardClient
-from reward_service.encoding import Conversation, GivenTokens
+from reward_service.inputs import Conversation, GivenTokens
 from reward_service.loading import LoadedModel, load_model
 from reward_service.model_runner import Reading, Runner
 from reward_service.models.sequence_classifier import DecoderClassifier

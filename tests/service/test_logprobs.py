@@ -30,13 +30,13 @@ from transformers import (
 import oracle
 from reward_service.attention import BLOCK_TOKENS
 from reward_service.debug_model import write_debug_model
-from reward_service.encoding import Conversation
 from reward_service.errors import (
     InferenceFailedError,
     NonFiniteScoreError,
     ServiceError,
     StartupError,
 )
+from reward_service.inputs import Conversation
 from reward_service.loading import load_model
 from reward_service.model_runner import ModelRunner, Outputs, Reading
 from reward_service.models.causal_lm import (

@@ -26,7 +26,6 @@ import oracle
 from program import START_SECONDS, Program, running
 from reward_client import RewardClient
 from reward_service import model_process, process
-from reward_service.encoding import Conversation
 from reward_service.engine import Engine
 from reward_service.errors import (
     DeviceFailedError,
@@ -35,6 +34,7 @@ from reward_service.errors import (
     NotReadyError,
     StartupError,
 )
+from reward_service.inputs import Conversation
 from reward_service.loading import LoadedModel
 from reward_service.model_process import MAX_AHEAD, ModelProcess, load_in_own_process
 from reward_service.model_runner import BatchReadings, ModelRunner, Reading

@@ -16,8 +16,8 @@ from transformers import AutoConfig, LlamaForCausalLM
 from reward_service.app import create_app
 from reward_service.chat_template import built_in_templates
 from reward_service.debug_model import write_debug_model
-from reward_service.encoding import Conversation, EncoderInput, RenderedText
 from reward_service.errors import StartupError
+from reward_service.inputs import Conversation, EncoderInput, RenderedText
 from reward_service.loading import LoadedModel, load_model
 from reward_service.model_runner import Reading
 from reward_service.score_rule import LabelScore

@@ -29,8 +29,9 @@ from transformers import (
 )
 
 from reward_service.chat_template import ChatTemplate, built_in_templates, choose_template
-from reward_service.encoding import Conversation, Encoder, Rendering
+from reward_service.encoding import Encoder
 from reward_service.errors import StartupError, TemplateFailedError
+from reward_service.inputs import Conversation, Rendering
 
 Messages = list[dict[str, str]]
 

@@ -26,18 +26,12 @@ from reward_client import (
 )
 from reward_client.schema import ScoreRequest, ScoreResult
 from reward_service.chat_template import ChatTemplate
-from reward_service.encoding import (
-    MAX_PREFIX_TOKENS,
-    Conversation,
-    Encoder,
-    EncoderInput,
-    GivenTokens,
-    RenderedText,
-)
+from reward_service.encoding import MAX_PREFIX_TOKENS, Encoder
 from reward_service.engine import ScoredGroup
 from reward_service.errors import InputTooLongError as TooLongError
 from reward_service.errors import NonFiniteScoreError
 from reward_service.input_form import InputForm
+from reward_service.inputs import Conversation, EncoderInput, GivenTokens, RenderedText
 from reward_service.model_runner import Reading
 from reward_service.models.families import FAMILIES
 from reward_service.models.ultrarm import UltraRM

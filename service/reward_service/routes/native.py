@@ -30,7 +30,6 @@ from reward_client.schema import (
     Usage,
 )
 from reward_service import metrics
-from reward_service.encoding import Boundary, Unit
 from reward_service.engine import Scored, ScoredGroup
 from reward_service.errors import (
     InvalidRequestError,
@@ -38,6 +37,7 @@ from reward_service.errors import (
     ServiceError,
     TooManyInputsError,
 )
+from reward_service.inputs import Boundary, Unit
 from reward_service.loading import LoadedModel
 from reward_service.preference import MAX_COMPARED, MAX_PAIRINGS
 from reward_service.routes import wire

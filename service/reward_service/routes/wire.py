@@ -24,15 +24,9 @@ from reward_client.schema import (
     TextInput,
     TokenIdsInput,
 )
-from reward_service.encoding import (
-    Conversation,
-    EncoderInput,
-    GivenTokens,
-    RenderedText,
-    Rendering,
-)
 from reward_service.engine import ScoredGroup
 from reward_service.errors import ServiceError
+from reward_service.inputs import Conversation, EncoderInput, GivenTokens, RenderedText, Rendering
 from reward_service.loading import LoadedModel
 from reward_service.model_runner import Reading
 from reward_service.objectives import ObjectiveLayout
