@@ -28,6 +28,7 @@ from reward_benchmark.evaluation import Evaluation
 from reward_benchmark.group import Key
 from reward_benchmark.journal import Journal, write_atomically
 from reward_benchmark.metrics import measure
+from reward_benchmark.model_type import ENSEMBLE
 from reward_benchmark.outcome import Failure, Outcome, outcome_from_line
 from reward_benchmark.progress import WorkProgress
 from reward_benchmark.results import (
@@ -304,7 +305,7 @@ def ensemble(
             dataset=_dataset(runs[0]),
             identity=identity,
             model=f"{mode} of {', '.join(member.name for member in whole.members)}",
-            model_type="Ensemble",
+            model_type=ENSEMBLE,
             info=None,
             command=command,
             finished_at=datetime.now(UTC),

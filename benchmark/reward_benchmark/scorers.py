@@ -5,6 +5,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
 from reward_benchmark.group import Group
+from reward_benchmark.model_type import (
+    CUSTOM_CLASSIFIER,
+    DPO,
+    REFERENCE_FREE_DPO,
+    SEQUENCE_CLASSIFIER,
+)
 from reward_benchmark.outcome import Failure, Outcome, Scores
 from reward_client import (
     AsyncRewardClient,
@@ -53,7 +59,7 @@ class LengthScorer:
     """The baseline that every reward model must beat: longer is better."""
 
     model = "length"
-    model_type = "Custom Classifier"
+    model_type = CUSTOM_CLASSIFIER
     info: InfoResponse | None = None
     identity: Mapping[str, Any] = {"scorer": "length"}
 
@@ -202,5 +208,5 @@ def _non_finite(answer: str) -> Failure:
 
 def _model_type(info: InfoResponse) -> str:
     if info.model.kind == "dpo":
-        return "DPO" if info.reference else "DPO Ref. Free"
-    return "Custom Classifier" if info.model.kind == "pairwise" else "Seq. Classifier"
+        return DPO if info.reference else REFERENCE_FREE_DPO
+    return CUSTOM_CLASSIFIER if info.model.kind == "pairwise" else SEQUENCE_CLASSIFIER

@@ -14,6 +14,7 @@ from reward_benchmark.judges.presentation import seeded_order
 from reward_benchmark.judges.prompts import PromptSet, Way
 from reward_benchmark.judges.summary import judges_summary
 from reward_benchmark.judges.verdicts import LETTERS, TIE, final_rating, final_verdict
+from reward_benchmark.model_type import GENERATIVE, GENERATIVE_JURY
 from reward_benchmark.outcome import Failure, Outcome, Scores
 from reward_client import InfoResponse
 
@@ -94,7 +95,7 @@ class Jury:
         ties_subsets: Collection[str] = (),
     ) -> None:
         self.model = " + ".join(judge.name for judge in judges)
-        self.model_type = "Generative RM" if len(judges) == 1 else "Generative RM PoLL"
+        self.model_type = GENERATIVE if len(judges) == 1 else GENERATIVE_JURY
         sampling = judges[0].sampling
         self.identity: Mapping[str, Any] = {
             "scorer": "judges",

@@ -17,11 +17,10 @@ from reward_benchmark.leaderboard.columns import (
     SCORE_WEIGHTS,
 )
 from reward_benchmark.leaderboard.row import Row, few, scored
+from reward_benchmark.model_type import DPO, REFERENCE_FREE_DPO
 from reward_benchmark.statistics import Estimate
 from reward_benchmark.text_table import TextTable
 
-DPO = "DPO"
-REFERENCE_FREE = "DPO Ref. Free"
 DIFFERENCE = "difference"
 """In place of a type: what a model's numbers without its reference have over those with it."""
 
@@ -107,12 +106,12 @@ class Leaderboard:
         for row, other in permutations(self.rows, 2):
             # Somebody's published numbers may be of other data or settings than one's own.
             alike = (row.model, row.published) == (other.model, other.published)
-            if alike and (row.model_type, other.model_type) == (DPO, REFERENCE_FREE):
+            if alike and (row.model_type, other.model_type) == (DPO, REFERENCE_FREE_DPO):
                 rows += _difference(row, other)
         if not rows:
             raise BenchmarkError(
                 f"no model has results on one set both with its reference (type {DPO}) and without "
-                f"(type {REFERENCE_FREE})"
+                f"(type {REFERENCE_FREE_DPO})"
             )
         return replace(self, rows=tuple(rows))
 
@@ -192,7 +191,7 @@ def _difference(row: Row, other: Row) -> list[Row]:
         cells = {name: one.cells[name] for name in shared if name != SCORE}
         rows.append(replace(one, cells=scored(cells) if SCORE in shared else cells))
     with_it, without = (one.cells for one in rows)
-    marks = [other.distinction if other.distinction != REFERENCE_FREE else None, DIFFERENCE]
+    marks = [other.distinction if other.distinction != REFERENCE_FREE_DPO else None, DIFFERENCE]
     difference = replace(
         other,
         model_type=DIFFERENCE,

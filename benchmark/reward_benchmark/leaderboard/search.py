@@ -9,9 +9,10 @@ from typing import Any, NamedTuple
 
 from reward_benchmark.datasets import BENCHMARKS
 from reward_benchmark.errors import BenchmarkError, RunDirectoryError
-from reward_benchmark.leaderboard.board import REFERENCE_FREE, Leaderboard
+from reward_benchmark.leaderboard.board import Leaderboard
 from reward_benchmark.leaderboard.row import Row, dataset_of, leaderboard_row
 from reward_benchmark.metrics import section_estimates
+from reward_benchmark.model_type import REFERENCE_FREE_DPO
 from reward_benchmark.rewardbench_files import (
     PublishedAccuracies,
     RewardBenchFileError,
@@ -123,7 +124,7 @@ class _Found:
             self.other_files.add(file.resolve())
             return
         document = _document(published)
-        key = (published.model, published.model_type == REFERENCE_FREE)
+        key = (published.model, published.model_type == REFERENCE_FREE_DPO)
         self._keep(self.published[key], file, document)
 
     def _keep(self, kept: _Results, path: Path, document: dict[str, Any]) -> None:
