@@ -167,6 +167,12 @@ def test_known_values_whose_sums_overflow_are_refused_before_the_work(tmp_path: 
     assert not (tmp_path / "out").exists()
 
 
+def test_huge_known_values_fit_the_table(tmp_path: Path):
+    rows = [{"prompt": "p", "candidates": ["a", "bb"], "gold": [-1e300, 1e300]}]
+    output = run(write(tmp_path / "rows.jsonl", rows), tmp_path / "out", "--scorer", "length")
+    assert "│ 2 │ 1e+300 │ 1e+300 │  0.000 │  1e+300 │  0.000 │ 1e+300 │" in output
+
+
 def test_the_order_of_the_candidates_changes_no_curve(tmp_path: Path, fake_url: str):
     rows, shuffled = rows_of(15), []
     generator = random.Random(3)

@@ -147,7 +147,7 @@ def _tables(document: Mapping[str, Any]) -> Iterator[Table]:
 
 
 def _score(score: float) -> str:
-    return f"{score:.3f}"
+    return f"{score:.3f}" if abs(score) < 1e6 else f"{score:.4g}"
 
 
 def _remarks(document: Mapping[str, Any]) -> Iterator[Text]:
