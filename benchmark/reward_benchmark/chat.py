@@ -102,7 +102,7 @@ class Answer:
 
     @property
     def cut_short(self) -> bool:
-        """Whether `max_tokens` ended the text."""
+        """Whether a limit on tokens ended the text: `max_tokens`, or the endpoint's own."""
         return self.finish_reason == "length"
 
 
@@ -171,12 +171,12 @@ class ChatClient:
     async def _probe(self, error: "_AttemptError", sampling: Sampling) -> None:
         """Find out whether the endpoint answers anybody."""
         if error.status in ADDRESS_STATUSES:
-            raise self._unavailable(error) from error
+            raise self._unavailable(error, sampling) from error
         try:
             await self._ask_patiently(_PROBE, sampling, PROBE_ATTEMPTS)
         except _AttemptError as lost:
             if not lost.endpoint_works(answered=False):
-                raise self._unavailable(lost) from lost
+                raise self._unavailable(lost, sampling) from lost
 
     async def _ask_patiently(self, messages: Messages, sampling: Sampling, attempts: int) -> Answer:
         made = 0
@@ -273,12 +273,12 @@ class ChatClient:
             return text
         return text.replace(self._api_key, "***")
 
-    def _unavailable(self, error: "_AttemptError") -> ChatUnavailableError:
+    def _unavailable(self, error: "_AttemptError", sampling: Sampling) -> ChatUnavailableError:
         return ChatUnavailableError(
-            f"{self.model} at {self.url} cannot be used: {error}; {self._remedy(error)}"
+            f"{self.model} at {self.url} cannot be used: {error}; {self._remedy(error, sampling)}"
         )
 
-    def _remedy(self, error: "_AttemptError") -> str:
+    def _remedy(self, error: "_AttemptError", sampling: Sampling) -> str:
         if error.status in (401, 403):
             return "give the API key of an account that may use the model"
         if error.status in (404, 405):
@@ -287,7 +287,11 @@ class ChatClient:
                 f"address up to /chat/completions, and serve a model named {self.model}"
             )
         if error.code == "refused":
-            return "it refuses even a short question: change the settings that it complains about"
+            remedy = "it refuses even a short question: change the settings that it complains about"
+            # OpenAI's newer models know the limit by another name alone, vLLM may find it too high.
+            if sampling.max_tokens is not None and "max_tokens" in str(error):
+                remedy += "; --max-tokens none sends no limit"
+            return remedy
         if error.code == "rate_limited":
             return "lower the concurrency, or wait until the limit allows more"
         if error.code == "timeout":
@@ -430,8 +434,12 @@ def _read(completion: ChatCompletionOutput) -> tuple[_Choice, Any]:
 def _why_no_text(choice: _Choice, sampling: Sampling) -> str:
     message = f"the model answered without a text (finish_reason {choice.finish_reason})"
     if choice.finish_reason == "length":
-        limit = "the limit" if sampling.max_tokens is None else f"max_tokens={sampling.max_tokens}"
-        return f"{message}: reasoning used up {limit}; allow more tokens"
+        if sampling.max_tokens is None:
+            return f"{message}: reasoning used up all tokens that the endpoint allows"
+        return (
+            f"{message}: reasoning used up max_tokens={sampling.max_tokens}; allow more tokens, "
+            "or send no limit with --max-tokens none"
+        )
     return message
 
 

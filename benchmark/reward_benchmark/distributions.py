@@ -1,7 +1,7 @@
 """What a run's scores are like beside who won: their spread, their margins, and length in them."""
 
 from array import array
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -39,10 +39,13 @@ class Samples:
     """The scores and lengths of a run's outcomes as arrays, in about 90 bytes for a pair.
 
     Outcomes without a preference are passed over.
+
+    Args:
+        worth: what an outcome earns, as `Benchmark.worth`.
     """
 
-    def __init__(self, outcomes: Iterable[Outcome] = ()) -> None:
-        self.observations = Observations()
+    def __init__(self, worth: Callable[[Outcome], float], outcomes: Iterable[Outcome] = ()) -> None:
+        self.observations = Observations(worth)
         self._chosen = array("d")
         self._rejected = array("d")
         for outcome in outcomes:

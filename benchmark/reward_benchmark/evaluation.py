@@ -122,9 +122,10 @@ def evaluate(work: Work, open_scorer: OpenScorer, *, console: Console) -> Evalua
     """
 
     def finish(run: RunDirectory[Outcome], scorer: Scorer, provenance: Provenance) -> Evaluation:
-        metrics = measure(run.journal.records(), work.dataset.benchmark)
+        benchmark = work.dataset.benchmark
+        metrics = measure(run.journal.records(), benchmark)
         document = results_document(metrics, provenance)
-        document |= distributions(Samples(run.journal.records())).document()
+        document |= distributions(Samples(benchmark.worth, run.journal.records())).document()
         document |= scorer.summary(run.journal.records())
         if (reason := not_log_odds(document)) is not None:
             document["margins"] |= {"calibration": None, "no_calibration": reason}

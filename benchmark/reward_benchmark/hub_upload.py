@@ -1,8 +1,8 @@
 """Uploads result files to a repository of the Hugging Face hub, and never over what is there."""
 
 import hashlib
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -10,13 +10,16 @@ from huggingface_hub import CommitOperationAdd, EvalResult, HfApi, metadata_upda
 from huggingface_hub.errors import (
     HfHubHTTPError,
     HFValidationError,
+    LocalEntryNotFoundError,
     OfflineModeIsEnabled,
+    RepositoryNotFoundError,
 )
 from huggingface_hub.hf_api import RepoFile
 from huggingface_hub.repocard_data import eval_results_to_model_index
 
 from reward_benchmark.datasets import BENCHMARKS
 from reward_benchmark.errors import BenchmarkError, ServiceError
+from reward_benchmark.rewardbench_files import require_no_other_data
 from reward_benchmark.text_table import percent
 
 CARD = "README.md"
@@ -26,28 +29,52 @@ _HTTP_ERROR: type[Exception] = HfHubHTTPError.__bases__[0]
 """
 
 
+def check_uploadable(repository: str, files: Iterable[str], results: Mapping[str, Any]) -> None:
+    """Say before the work that a dataset repository has numbers of other data under these names.
+
+    Args:
+        repository: `owner/name`; there may be none yet.
+        files: paths in the repository, the one of accuracies first.
+        results: the content of the run's `results.json`.
+
+    Raises:
+        BenchmarkError: it has, or the name is none.
+        ServiceError: the hub refuses.
+    """
+    with _explained(repository), suppress(RepositoryNotFoundError):
+        _require_no_other_data(repository, files, results)
+
+
 def push_files(
-    repository: str, files: Mapping[str, Path], *, card: str, overwrite: bool = False
+    repository: str,
+    files: Mapping[str, Path],
+    results: Mapping[str, Any],
+    *,
+    card: str,
+    overwrite: bool = False,
 ) -> str:
     """Commit files to a dataset repository, which is made, private, if there is none.
 
     Args:
         repository: `owner/name`.
-        files: path in the repository → the file here.
+        files: path in the repository → the file here, the one of accuracies first.
+        results: the content of the run's `results.json`.
         card: the README of a repository that has none; one that is there stays as it is.
-        overwrite: whether a file with other content may be replaced.
+        overwrite: whether a file with other content may be replaced; one of other data never is.
 
     Returns:
         The address of the commit, or of the latest one where nothing was left to upload.
 
     Raises:
-        BenchmarkError: a file is there with other content, or the name is none.
+        BenchmarkError: a file is there with other content or data, or the name is none.
         ServiceError: the hub refuses.
     """
     api = HfApi()
     with _explained(repository):
         api.create_repo(repository, repo_type="dataset", private=True, exist_ok=True)
         head = api.repo_info(repository, repo_type="dataset").sha
+        # Somebody else's commit may have come since `check_uploadable`.
+        _require_no_other_data(repository, files, results, revision=head)
         there = {
             entry.path: entry
             for entry in api.list_repo_tree(
@@ -165,6 +192,28 @@ def results_card(results: Mapping[str, Any], command: str) -> str:
     )
 
 
+def _require_no_other_data(
+    repository: str,
+    files: Iterable[str],
+    results: Mapping[str, Any],
+    *,
+    revision: str | None = None,
+) -> None:
+    api = HfApi()
+    known = api.get_paths_info(repository, list(files), revision=revision, repo_type="dataset")
+    there = {entry.path for entry in known if isinstance(entry, RepoFile)}
+    # Lazily, for scores may be gigabytes and are seldom asked.
+    downloaded = (
+        (
+            f"{file} in {repository}",
+            Path(api.hf_hub_download(repository, file, revision=revision, repo_type="dataset")),
+        )
+        for file in files
+        if file in there
+    )
+    require_no_other_data(downloaded, results, option="--push-to-hub")
+
+
 @contextmanager
 def _explained(repository: str) -> Iterator[None]:
     try:
@@ -182,7 +231,7 @@ def _explained(repository: str) -> Iterator[None]:
         remedy = "; log in with `hf auth login` or set HF_TOKEN" if status in (401, 403) else ""
         reason = str(error).strip().splitlines()[0]
         raise ServiceError(f"the hub refused {repository}: {reason}{remedy}") from error
-    except _HTTP_ERROR as error:
+    except (_HTTP_ERROR, LocalEntryNotFoundError) as error:
         raise ServiceError(f"the hub cannot be reached: {error}") from error
 
 

@@ -1,5 +1,6 @@
 """A set's arithmetic: credits to accuracies, accuracies to sections, sections to one number."""
 
+import math
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -11,7 +12,7 @@ from reward_benchmark.statistics import Estimate, accuracy, weighted_mean
 
 @dataclass(slots=True)
 class Tally:
-    """Counts over some groups; ties and errors are among the losses."""
+    """Counts over some groups; an error earns nothing."""
 
     count: int = 0
     wins: int = 0
@@ -31,6 +32,11 @@ class Tally:
         self.credits[credit] += 1
         if outcome.error is not None:
             self.error_codes[outcome.error.code] += 1
+
+    @property
+    def credit(self) -> float:
+        """What the groups earn together."""
+        return math.fsum(credit * times for credit, times in self.credits.items())
 
     @property
     def errors(self) -> int:
@@ -70,10 +76,11 @@ def measure(outcomes: Iterable[Outcome], benchmark: Benchmark) -> Metrics:
     tallies: dict[str, Tally] = {}
     kept: dict[str, list[Outcome]] = {}
     for outcome in outcomes:
-        total.add(outcome, float(outcome.win))
         if outcome.subset in benchmark.groupwise:
             kept.setdefault(outcome.subset, []).append(outcome)
-        for subset, credit in benchmark.credits(outcome):
+        credits = [*benchmark.credits(outcome)]
+        total.add(outcome, credits[0][1])
+        for subset, credit in credits:
             tallies.setdefault(subset, Tally()).add(outcome, credit)
     subsets = {
         name: SubsetMetrics(

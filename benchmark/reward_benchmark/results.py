@@ -67,6 +67,7 @@ def results_document(metrics: Metrics, provenance: Provenance) -> dict[str, Any]
         "counts": {
             "groups": total.count,
             "wins": total.wins,
+            "credit": total.credit,
             "ties": total.ties,
             "errors": total.errors,
             "errors_by_code": total.error_codes,

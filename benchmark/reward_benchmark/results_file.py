@@ -39,6 +39,7 @@ class _Subset(BaseModel):
 class _Counts(BaseModel):
     groups: NonNegativeInt
     wins: NonNegativeInt
+    credit: FiniteFloat
     errors: NonNegativeInt
 
 

@@ -40,7 +40,9 @@ def _remarks(metrics: Metrics) -> list[str]:
     if metrics.benchmark.remark:
         remarks.append(metrics.benchmark.remark)
     if total.ties:
-        remarks.append(f"{total.ties} of {total.count} {noun}s are ties, which count as losses.")
+        remarks.append(
+            f"{total.ties} of {total.count} {noun}s are ties. {metrics.benchmark.tie_rule}"
+        )
     if total.errors:
         codes = ", ".join(f"{code} {count}" for code, count in total.error_codes.most_common())
         remarks.append(

@@ -72,12 +72,13 @@ def update_summary(path: str, results: Mapping[str, Any], *, overwrite: bool = F
 def summary_entries(results: Mapping[str, Any]) -> dict[str, Any]:
     """The keys of `rewardbench --wandb_run` behind the set's name, the overall number, sections.
 
-    Upstream's `accuracy` is the share of all prompts won, `extra_results` has the subsets. Source:
-    rewardbench/rewardbench.py in allenai/reward-bench, where every set is called `rewardbench`.
+    Upstream's `accuracy` is the share of all prompts won, here the mean of what they earn, and
+    `extra_results` has the subsets. Source: rewardbench/rewardbench.py in allenai/reward-bench,
+    where every set is called `rewardbench`.
     """
     counts, metadata = results["counts"], accuracies_document(results)
     entries = {
-        "accuracy": counts["wins"] / counts["groups"],
+        "accuracy": counts["credit"] / counts["groups"],
         "num_prompts": counts["groups"],
         "model": metadata["model"],
         "ref_model": metadata.get("ref_model"),

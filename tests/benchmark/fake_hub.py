@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
-from urllib.parse import unquote, urlsplit
+from urllib.parse import parse_qs, unquote, urlsplit
 
 
 class FakeHub:
@@ -18,6 +18,8 @@ class FakeHub:
         self.repositories: dict[str, dict[str, bytes]] = {}
         self.private: dict[str, bool] = {}
         self.commits: list[dict[str, Any]] = []
+        self.downloaded: list[str] = []
+        """Files that were asked for."""
         self.refuses = False
         """Answer as to somebody who may not write."""
         self.url = ""
@@ -34,12 +36,15 @@ class FakeHub:
         if self.refuses:
             return 403, {"x-error-message": "You may not write here."}, b"{}"
         status, document = self._api(method, address.removeprefix("api/"), body)
-        return status, {}, json.dumps(document).encode()
+        headers = {"x-error-code": "RepoNotFound"} if status == 404 else {}
+        return status, headers, json.dumps(document).encode()
 
     def _file(self, address: str) -> tuple[int, dict[str, str], bytes]:
         name, _, rest = address.partition("/resolve/")
-        repository = f"models/{name}"
-        content = self.repositories.get(repository, {}).get(rest.partition("/")[2])
+        repository = name if name.startswith("datasets/") else f"models/{name}"
+        path = rest.partition("/")[2]
+        self.downloaded.append(path)
+        content = self.repositories.get(repository, {}).get(path)
         if content is None:
             return 404, {"x-error-code": "EntryNotFound"}, b""
         etag = hashlib.sha1(content).hexdigest()
@@ -71,15 +76,10 @@ class FakeHub:
             case [] | ["revision", _]:
                 return {"id": repository.split("/", 1)[1], "sha": self.head(repository)}
             case ["tree", *_]:
-                return [
-                    {
-                        "type": "file",
-                        "path": path,
-                        "size": len(content),
-                        "oid": hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest(),
-                    }
-                    for path, content in files.items()
-                ]
+                return [self._entry(path, content) for path, content in files.items()]
+            case ["paths-info", _]:
+                wanted = parse_qs(body.decode())["paths"]
+                return [self._entry(path, files[path]) for path in wanted if path in files]
             case ["preupload", _]:
                 wanted = json.loads(body)["files"]
                 return {
@@ -97,6 +97,11 @@ class FakeHub:
                 head = self.head(repository)
                 return {"commitUrl": f"{self.url}/{repository}/commit/{head}", "commitOid": head}
         raise AssertionError(f"the fake hub has no {action}")
+
+    @staticmethod
+    def _entry(path: str, content: bytes) -> dict[str, Any]:
+        oid = hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
+        return {"type": "file", "path": path, "size": len(content), "oid": oid}
 
     @contextmanager
     def serve(self) -> Iterator[str]:

@@ -56,6 +56,12 @@ TRICKLING = Reply(200, "{" + " " * 60, seconds_a_byte=0.02)
 """Never silent for long, but slower than that deadline as a whole."""
 
 
+def openai_refusal(message: str, param: str, code: str) -> Reply:
+    """What OpenAI answers to a request of which it does not take a setting."""
+    error = {"message": message, "type": "invalid_request_error", "param": param, "code": code}
+    return Reply(400, json.dumps({"error": error}))
+
+
 COUNTED = object()
 
 
@@ -72,6 +78,8 @@ class FakeLLM:
         """The only model that it serves."""
         self.api_key: str | None = None
         """Which key it asks for, if any."""
+        self.reasoning = False
+        """Take no other settings than OpenAI's reasoning models do."""
         self.finish_reason = "stop"
         self.usage: Any = COUNTED
         """What it says of the tokens, in place of the number of words."""
@@ -131,6 +139,21 @@ class FakeLLM:
             return Reply(401, f"wrong key: {headers.get('authorization')}")
         if request["model"] != self.model:
             return Reply(404, json.dumps({"error": {"message": "the model does not exist"}}))
+        if self.reasoning and "max_tokens" in request:
+            return openai_refusal(
+                "Unsupported parameter: 'max_tokens' is not supported with this model. "
+                "Use 'max_completion_tokens' instead.",
+                "max_tokens",
+                "unsupported_parameter",
+            )
+        if self.reasoning and request.get("temperature", 1) != 1:
+            return openai_refusal(
+                "Unsupported value: 'temperature' does not support "
+                f"{request['temperature']} with this model. Only the default (1) value is "
+                "supported.",
+                "temperature",
+                "unsupported_value",
+            )
         return Reply(200, json.dumps(self._completion(request)))
 
     def _completion(self, request: Mapping[str, Any]) -> dict[str, Any]:

@@ -10,19 +10,29 @@ from collections import Counter
 
 import pytest
 from scipy import stats
-from tokenizers import Tokenizer, models, pre_tokenizers
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 from typer.testing import CliRunner
 
+from reward_benchmark import plots
 from reward_benchmark.analysis.model_usage import model_usage
-from reward_benchmark.analysis.run_comparison import agreements, run_scores, run_spread
+from reward_benchmark.analysis.run_comparison import (
+    agreements,
+    row_subsets,
+    run_scores,
+    run_spread,
+    subsets_table,
+)
 from reward_benchmark.analysis.token_statistics import (
     BATCH_GROUPS,
+    Extent,
     TokenStatistics,
     open_tokenizer,
     token_ids,
 )
 from reward_benchmark.cli import app
-from reward_benchmark.datasets import open_dataset
+from reward_benchmark.datasets import PREFERENCES, open_dataset
+from reward_benchmark.datasets.rewardbench_2 import REWARDBENCH_2
+from reward_benchmark.datasets.rm_bench import RM_BENCH
 from reward_benchmark.errors import BenchmarkError, DatasetError
 from reward_benchmark.group import Group
 from reward_benchmark.outcome import Failure, Outcome
@@ -172,17 +182,66 @@ def test_keys_that_name_no_two_columns_are_refused(keys):
 
 @pytest.fixture(scope="module")
 def tokenizer_folder(tmp_path_factory):
-    """One token per word; told to cut texts and to fill them up, which must not count."""
-    words = ["[UNK]", "[PAD]", *"abcdefgh"]
+    """One token per word; told to cut, fill up and frame texts, which must not count."""
+    words = ["[UNK]", "[PAD]", "[BOS]", "mark", *"abcdefgh"]
     tokenizer = Tokenizer(
         models.WordLevel({word: i for i, word in enumerate(words)}, unk_token="[UNK]")
     )
     tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="[BOS] $A", special_tokens=[("[BOS]", 2)]
+    )
     tokenizer.enable_truncation(2)
     tokenizer.enable_padding(length=20, pad_id=1, pad_token="[PAD]")
     folder = tmp_path_factory.mktemp("tokenizer")
     tokenizer.save(str(folder / "tokenizer.json"))
     return folder
+
+
+TWO_PAIRS = (
+    {"prompt": "a b c a", "chosen": "a d", "rejected": "e f g", "subset": "s"},
+    {"prompt": "a", "chosen": "a b", "rejected": "a", "subset": "s"},
+)
+
+
+def numbers(mean, standard_deviation, largest, smallest):
+    return {
+        "mean": mean,
+        "standard_deviation": standard_deviation,
+        "max": largest,
+        "min": smallest,
+    }
+
+
+# What RewardBench's analysis/get_subtoken_statistics.py says of these rows, and by hand.
+WITH_PROMPTS = {
+    "chosen": {
+        "completions": 2,
+        "tokens": numbers(4.5, 1.5, 6, 3),
+        "distinct": numbers(3, 1, 4, 2),
+    },
+    "rejected": {
+        "completions": 2,
+        "tokens": numbers(4.5, 2.5, 7, 2),
+        "distinct": numbers(3.5, 2.5, 6, 1),
+    },
+}
+WITHOUT_PROMPTS = {
+    "chosen": {"completions": 2, "tokens": numbers(2, 0, 2, 2), "distinct": numbers(2, 0, 2, 2)},
+    "rejected": {"completions": 2, "tokens": numbers(2, 1, 3, 1), "distinct": numbers(2, 1, 3, 1)},
+}
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"), [((), WITH_PROMPTS), (("--completions-only",), WITHOUT_PROMPTS)]
+)
+def test_the_prompt_counts_unless_it_is_left_out(tokenizer_folder, write_rows, options, expected):
+    data = ("--dataset", write_rows(*TWO_PAIRS), "--tokenizer", tokenizer_folder)
+
+    found = document(analyze("tokens", *data, *options, "--json"))
+
+    assert found["completions_only"] == bool(options)
+    assert found["subsets"] == {"s": expected, "all": expected}
 
 
 def random_groups(count):
@@ -191,34 +250,86 @@ def random_groups(count):
     def text():
         return " ".join(draw.choices("abcdefgh", k=draw.randint(2, 12)))
 
+    def prompt():
+        roles = draw.choice([None, ["user"], ["system", "user", "assistant", "user"]])
+        return text() if roles is None else [{"role": one, "content": text()} for one in roles]
+
     return [
-        Group(i, draw.choice(["x", "y"]), i, "p", tuple(text() for _ in range(4)), i % 3)
+        Group(
+            row=i,
+            subset=draw.choice(["x", "y"]),
+            id=i,
+            prompt=prompt(),
+            completions=tuple(text() for _ in range(4)),
+            num_chosen=i % 3,
+            rejected_prompt=draw.choice([None, prompt()]),
+        )
         for i in range(count)
     ]
 
 
-def test_token_statistics_are_those_of_the_words(tokenizer_folder):
+def words_of(group, side, completion, *, completions_only):
+    """The words of a completion and its prompt, with a mark before every text."""
+    prompt = group.prompt
+    if side == "rejected" and group.rejected_prompt is not None:
+        prompt = group.rejected_prompt
+    words = []
+    if not completions_only:
+        for text in [prompt] if isinstance(prompt, str) else [one["content"] for one in prompt]:
+            words += ["mark", *text.split()]
+    return [*words, "mark", *completion.split()]
+
+
+@pytest.mark.parametrize("completions_only", [False, True])
+def test_token_statistics_are_those_of_the_words(tokenizer_folder, completions_only):
     groups = random_groups(2 * BATCH_GROUPS + 7)
+    tokenizer = open_tokenizer(str(tokenizer_folder))
+    # As Llama's tokenizers do: two texts tokenized apart have one token more than their join.
+    tokenizer.normalizer = normalizers.Prepend("mark ")
+
     found = TokenStatistics()
-    for one in token_ids(groups, open_tokenizer(str(tokenizer_folder))):
+    for one in token_ids(groups, tokenizer, completions_only=completions_only):
         found.add(one)
 
+    assert set(found.document()) == {"x", "y", "all"}
     for subset, sides in found.document().items():
-        for side, numbers in sides.items():
+        assert set(sides) == {"chosen", "rejected"}
+        for side, of_side in sides.items():
             texts = [
-                text.split()
+                words_of(group, side, completion, completions_only=completions_only)
                 for group in groups
                 if subset in (group.subset, "all")
-                for text in getattr(group, side)
+                for completion in getattr(group, side)
             ]
-            assert numbers["completions"] == len(texts)
+            assert of_side["completions"] == len(texts)
             for what, lengths in (
                 ("tokens", [len(words) for words in texts]),
                 ("distinct", [len(set(words)) for words in texts]),
             ):
-                assert numbers[what]["mean"] == pytest.approx(statistics.mean(lengths))
-                assert numbers[what]["max"] == max(lengths)
-                assert numbers[what]["min"] == min(lengths)
+                assert of_side[what]["mean"] == pytest.approx(statistics.mean(lengths))
+                assert of_side[what]["standard_deviation"] == pytest.approx(
+                    statistics.pstdev(lengths)
+                )
+                assert of_side[what]["max"] == max(lengths)
+                assert of_side[what]["min"] == min(lengths)
+
+
+def test_half_a_surrogate_pair_is_named(tokenizer_folder, tmp_path):
+    data = tmp_path / "rows.jsonl"
+    data.write_text('{"prompt": "a\\ud800", "chosen": "b", "rejected": "c"}\n')
+
+    result = analyze("tokens", "--dataset", data, "--tokenizer", tokenizer_folder)
+
+    assert result.exit_code == 2
+    assert "row 1 (subset 'all', id 1) cannot be tokenized: character 1" in result.stderr
+
+
+def test_the_deviation_of_large_numbers_that_are_close_is_exact():
+    extent = Extent()
+    for number in (10**9, 10**9 + 1):
+        extent.add(number)
+
+    assert extent.standard_deviation == 0.5
 
 
 def test_tokens_writes_its_table_and_pictures(tokenizer_folder, tmp_path):
@@ -230,10 +341,131 @@ def test_tokens_writes_its_table_and_pictures(tokenizer_folder, tmp_path):
     assert found["subsets"]["all"]["chosen"]["completions"] == 51
     with (tmp_path / "tokens.csv").open(encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
-    assert rows[-1]["Subset"] == "all"
-    assert float(rows[-1]["Mean tokens"]) == found["subsets"]["all"]["rejected"]["tokens"]["mean"]
-    assert "alpacaeval-easy" in (tmp_path / "tokens.svg").read_text(encoding="utf-8")
-    assert (tmp_path / "distinct-tokens.svg").exists()
+    assert (rows[-1]["Subset"], rows[-1]["Side"]) == ("all", "rejected")
+    of_all = found["subsets"]["all"]["rejected"]
+    for what in ("tokens", "distinct"):
+        for column, key in (
+            ("Mean", "mean"),
+            ("S.d.", "standard_deviation"),
+            ("Max", "max"),
+            ("Min", "min"),
+        ):
+            assert float(rows[-1][f"{column} {what}"]) == of_all[what][key]
+    assert {path.name for path in tmp_path.iterdir()} == {
+        "tokens.csv",
+        "tokens.svg",
+        "distinct-tokens.svg",
+    }
+
+
+@pytest.mark.parametrize(
+    ("options", "counted"),
+    [((), "in prompt and completion"), (("--completions-only",), "in completion")],
+)
+def test_a_table_and_pictures_of_tokens_say_what_is_counted(
+    tokenizer_folder, tmp_path, options, counted
+):
+    arguments = ("tokens", "--dataset", "sample", "--tokenizer", tokenizer_folder, *options)
+
+    printed = analyze(*arguments, "--out", tmp_path, "--picture", "svg").stdout
+
+    assert printed.startswith(f"Tokens {counted} of 51 pairs")
+    for name, unit in (("tokens", "Tokens"), ("distinct-tokens", "Different tokens")):
+        picture = (tmp_path / f"{name}.svg").read_text(encoding="utf-8")
+        assert f">{unit} {counted}, by subset<" in picture
+        assert f">{unit.lower()} {counted}<" in picture
+
+
+@pytest.fixture
+def drawn_figures(monkeypatch):
+    """The figures that are drawn during a test."""
+    figures = []
+    draw = plots.drawn
+
+    def spied(figure, suffix):
+        figures.append(figure)
+        return draw(figure, suffix)
+
+    monkeypatch.setattr(plots, "drawn", spied)
+    return figures
+
+
+def test_bars_of_tokens_are_means_with_one_deviation_to_either_side(
+    tokenizer_folder, write_rows, tmp_path, drawn_figures
+):
+    # With the prompt 2, 2, 2, 2 and 14 tokens: 4.4 on the mean, and the deviation is 4.8.
+    rows = write_rows(
+        *[{"prompt": "a", "chosen": "b " * n, "rejected": "b c"} for n in (1, 1, 1, 1, 13)]
+    )
+
+    document(
+        analyze(
+            *("tokens", "--dataset", rows, "--tokenizer", tokenizer_folder),
+            *("--out", tmp_path, "--json"),
+        )
+    )
+
+    tokens, distinct = drawn_figures
+    for figure, means, ends in (
+        (tokens, [4.4, 3], [-0.4, 9.2, 3, 3]),
+        (distinct, [2, 3], [2, 2, 3, 3]),
+    ):
+        [axes] = figure.axes
+        assert [bar.get_width() for bar in axes.patches] == pytest.approx(means)
+        segments = [one for lines in axes.collections for one in lines.get_segments()]
+        assert [x for one in segments for x, _ in one] == pytest.approx(ends)
+        assert axes.get_xlim()[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("subsets", "panels"),
+    [
+        (
+            ["hep-go", "donotanswer", "mt-bench-easy", "hep-cpp"],
+            {
+                "Chat": ["mt-bench-easy"],
+                "Safety": ["donotanswer"],
+                "Reasoning": ["hep-go", "hep-cpp"],
+            },
+        ),
+        # Of no section: all stand together.
+        (["hep-go", "mine", "donotanswer"], {"": ["hep-go", "mine", "donotanswer"]}),
+    ],
+)
+def test_bars_of_tokens_stand_by_section(
+    tokenizer_folder, write_rows, tmp_path, drawn_figures, subsets, panels
+):
+    rows = write_rows(*[TWO_PAIRS[0] | {"subset": subset} for subset in subsets])
+
+    document(
+        analyze(
+            *("tokens", "--dataset", rows, "--tokenizer", tokenizer_folder),
+            *("--out", tmp_path, "--json"),
+        )
+    )
+
+    assert len(drawn_figures) == 2
+    for figure in drawn_figures:
+        found = {
+            axes.get_title(loc="left"): [one.get_text() for one in axes.get_yticklabels()]
+            for axes in figure.axes
+        }
+        assert list(found.items()) == list(panels.items())
+
+
+def test_one_deviation_is_left_out_on_a_terminal_only(tokenizer_folder):
+    arguments = ("tokens", "--dataset", "sample", "--tokenizer", tokenizer_folder)
+
+    printed = analyze(*arguments).stdout
+    head = analyze(*arguments, "--format", "csv").stdout.splitlines()[0]
+
+    assert printed.count("S.d.") == 1
+    assert max(map(len, printed.splitlines())) <= 100
+    assert head.split(",") == [
+        *("Subset", "Side", "n"),
+        *("Mean tokens", "S.d. tokens", "Max tokens", "Min tokens"),
+        *("Mean distinct", "S.d. distinct", "Max distinct", "Min distinct"),
+    ]
 
 
 def test_what_is_no_tokenizer_is_named(tmp_path):
@@ -271,7 +503,7 @@ def failed(outcome):
 def test_the_spread_of_a_run_is_that_of_its_scores():
     outcomes = random_outcomes(200, seed=1, num_chosen=2)
 
-    found = run_spread(run_scores("m", [*outcomes, failed(Outcome("x", "late", 2))]))
+    found = run_spread(run_scores("m", [*outcomes, failed(Outcome("x", "late", 2))], PREFERENCES))
 
     chosen = [score for one in outcomes for score in one.scores[:2]]
     margins = [min(one.scores[:2]) - max(one.scores[2:]) for one in outcomes]
@@ -279,19 +511,46 @@ def test_the_spread_of_a_run_is_that_of_its_scores():
     assert found.chosen.median == pytest.approx(statistics.median(chosen))
     assert found.rejected.count == 400
     assert found.margins.standard_deviation == pytest.approx(statistics.pstdev(margins))
-    assert found.wins == pytest.approx(sum(one > 0 for one in margins) / 200)
-    assert found.ties == pytest.approx(sum(one == 0 for one in margins) / 200)
+    assert found.positive == pytest.approx(sum(one > 0 for one in margins) / 200)
+    assert found.zero == pytest.approx(sum(one == 0 for one in margins) / 200)
 
 
 def test_a_failed_pair_is_no_win_and_has_no_margin():
     outcomes = random_outcomes(10, seed=1)
-    run = run_scores("m", [failed(outcomes[0]), *outcomes[1:]])
+    run = run_scores("m", [failed(outcomes[0]), *outcomes[1:]], PREFERENCES)
 
-    rate = run.win_rate("x")
+    accuracy = run.accuracies["x"]
 
-    assert rate.value == sum(one.win for one in outcomes[2::2]) / 5
+    assert accuracy.value == sum(one.win for one in outcomes[2::2]) / 5
     assert len(run.margins_of("x")) == 4
-    assert run.win_rate("z") is None
+    assert "z" not in run.accuracies
+
+
+def test_accuracies_of_subsets_are_those_that_the_set_is_known_for():
+    """RM-Bench's nine comparisons a prompt, one by one; RewardBench 2's shared first place."""
+    draw = random.Random(3)
+    outcomes = [
+        Outcome(domain, i, 3, scores=tuple(draw.choice((0.0, 1.0, 2.0)) for _ in range(6)))
+        for i, domain in enumerate(["chat", "safety-refuse", "safety-response"] * 20)
+    ]
+    run = run_scores("m", outcomes, RM_BENCH)
+    safety = [one for one in outcomes if one.subset != "chat"]
+    won = [a > b for one in safety for a in one.scores[:3] for b in one.scores[3:]]
+    hard = [one.scores[i] > one.scores[3 + j] for one in safety for j in range(3) for i in range(j)]
+    assert run.accuracies["safety"].value == pytest.approx(sum(won) / len(won))
+    assert run.accuracies["safety/hard"].value == pytest.approx(sum(hard) / len(hard))
+    assert "safety-refuse" not in run.accuracies
+    assert (run.counts["safety"], run.size("safety-refuse")) == (40, 20)
+    assert row_subsets([run]) == ["chat", "safety-refuse", "safety-response"]
+    table = subsets_table([run]).text("csv").splitlines()
+    assert [line.split(",")[0] for line in table[1:]] == [
+        f"{domain}{level}"
+        for domain in ("chat", "safety")
+        for level in ("", "/easy", "/normal", "/hard")
+    ]
+
+    shared = [Outcome("Math", i, scores=(2.0, 2.0, 1.0, 0.0)) for i in range(4)]
+    assert run_scores("m", shared, REWARDBENCH_2).accuracies["Math"].value == 0.5
 
 
 def test_runs_are_compared_on_the_groups_that_both_have_scores_of():
@@ -299,7 +558,9 @@ def test_runs_are_compared_on_the_groups_that_both_have_scores_of():
     random.Random(0).shuffle(second)
     lost = {"a": {0, 7}, "b": {7, 11}}
     runs = [
-        run_scores(name, [failed(one) if one.id in lost[name] else one for one in outcomes])
+        run_scores(
+            name, [failed(one) if one.id in lost[name] else one for one in outcomes], PREFERENCES
+        )
         for name, outcomes in (("a", first), ("b", second))
     ]
 
@@ -321,8 +582,8 @@ def test_runs_are_compared_on_the_groups_that_both_have_scores_of():
 
 def test_runs_without_a_common_group_are_refused():
     runs = [
-        run_scores("a", random_outcomes(4, seed=1)),
-        run_scores("b", [Outcome("z", 1, scores=(1.0, 0.0))]),
+        run_scores("a", random_outcomes(4, seed=1), PREFERENCES),
+        run_scores("b", [Outcome("z", 1, scores=(1.0, 0.0))], PREFERENCES),
     ]
 
     with pytest.raises(BenchmarkError, match=r"a, b have no group \(subset and id\) in common"):
@@ -338,8 +599,8 @@ def test_groups_without_ids_are_matched_by_their_order():
 
     found = agreements(
         [
-            run_scores("a", outcomes, by_order=by_order),
-            run_scores("b", renamed(outcomes), by_order=by_order),
+            run_scores("a", outcomes, PREFERENCES, by_order=by_order),
+            run_scores("b", renamed(outcomes), PREFERENCES, by_order=by_order),
         ]
     )
 
@@ -347,22 +608,22 @@ def test_groups_without_ids_are_matched_by_their_order():
     with pytest.raises(BenchmarkError, match="has 10 of them and b 9: nothing says which"):
         agreements(
             [
-                run_scores("a", outcomes, by_order=by_order),
-                run_scores("b", renamed(outcomes[1:]), by_order=by_order),
+                run_scores("a", outcomes, PREFERENCES, by_order=by_order),
+                run_scores("b", renamed(outcomes[1:]), PREFERENCES, by_order=by_order),
             ]
         )
 
 
 def test_a_run_without_preferences_is_refused():
-    with pytest.raises(BenchmarkError, match="m has no pair with scores"):
-        run_scores("m", [Outcome("x", 1, 0, scores=(1.0, 2.0))])
+    with pytest.raises(BenchmarkError, match="m has no group with scores"):
+        run_scores("m", [Outcome("x", 1, 0, scores=(1.0, 2.0))], PREFERENCES)
 
 
 def test_huge_scores_can_be_drawn():
-    run = run_scores("m", [Outcome("x", 1, scores=(1e308, -1e308))])
+    run = run_scores("m", [Outcome("x", 1, scores=(1e308, -1e308))], PREFERENCES)
 
     assert math.isfinite(run.margins["x", 1])
-    assert run.wins["x", 1]
+    assert run.credits["x", 1] == 1
 
 
 @pytest.fixture(scope="module")
@@ -384,7 +645,12 @@ def saved_runs(tmp_path_factory):
         ("scores", {"scores.png", "margins.png", "scores.csv"}),
         (
             "subsets",
-            {"margins-by-subset.png", "wins-by-subset.png", "wins-over-runs.png", "subsets.csv"},
+            {
+                "margins-by-subset.png",
+                "accuracy-by-subset.png",
+                "accuracy-over-runs.png",
+                "subsets.csv",
+            },
         ),
         ("correlation", {"pearson.png", "spearman.png", "agreement.png", "correlation.csv"}),
     ],
@@ -442,7 +708,43 @@ def test_wins_are_those_of_the_lines(saved_runs):
 
     for subset in {line["subset"] for line in lines}:
         wins = [line["win"] for line in lines if line["subset"] == subset]
-        assert found[subset]["length"]["wins"] == pytest.approx(sum(wins) / len(wins))
+        assert found[subset]["length"]["accuracy"] == pytest.approx(sum(wins) / len(wins))
+
+
+def test_accuracies_alone_are_shown_by_subset(tmp_path):
+    published = {"a": {"Math": 0.25, "Ties": 1.01}, "b": {"Math": 0.5}, "c": {"Math": 0.75}}
+    paths = []
+    for model, accuracies in published.items():
+        paths.append(tmp_path / f"{model}.json")
+        paths[-1].write_text(json.dumps({"model": model, **accuracies}))
+
+    result = analyze("subsets", *paths, "--out", tmp_path / "out", "--json")
+
+    expected = {
+        subset: {
+            model: {"accuracy": accuracies[subset], "ci95": None}
+            for model, accuracies in published.items()
+            if subset in accuracies
+        }
+        for subset in ("Math", "Ties")
+    }
+    assert document(result)["subsets"] == expected
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {
+        "accuracy-by-subset.png",
+        "accuracy-over-runs.png",
+        "subsets.csv",
+    }
+    for command in ("scores", "correlation"):
+        assert "do not say which rows were won" in analyze(command, *paths).stderr
+
+
+def test_accuracies_of_two_sets_are_not_held_against_each_other(saved_runs, tmp_path):
+    published = tmp_path / "a.json"
+    published.write_text(json.dumps({"model": "a", "Math": 0.25}))
+    for runs in ([published, saved_runs[0]], [saved_runs[0], published]):
+        result = analyze("subsets", *runs)
+        assert result.exit_code == 2
+        assert "has accuracies on RewardBench 2, but" in result.stderr
 
 
 def test_runs_that_cannot_be_compared_are_named(saved_runs, tmp_path):

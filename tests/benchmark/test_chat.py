@@ -133,8 +133,11 @@ def test_an_answer_without_a_text_is_a_failure_that_names_the_remedy(ask: Ask, f
     fake.finish_reason = "length"
     [failure] = ask("what?")
     assert isinstance(failure, Failure)
-    assert "reasoning used up max_tokens=20; allow more tokens" in failure.message
-    assert fake.asked == {"what?": 2}
+    assert "reasoning used up max_tokens=20; allow more tokens, or send no" in failure.message
+    [failure] = ask("what?", sampling=Sampling())
+    assert isinstance(failure, Failure)
+    assert failure.message.endswith("reasoning used up all tokens that the endpoint allows")
+    assert fake.asked == {"what?": 3}
 
 
 @pytest.mark.parametrize(
@@ -249,10 +252,30 @@ def test_a_refused_question_is_asked_once(ask: Ask, fake: FakeLLM):
 
 def test_settings_that_the_endpoint_refuses_end_the_run_at_once(ask: Ask, fake: FakeLLM):
     fake.always = Reply(400, '{"error": "unknown field seed"}')
-    with pytest.raises(ChatUnavailableError, match=r"unknown field seed.*change the settings"):
+    with pytest.raises(
+        ChatUnavailableError, match=r"unknown field seed.*change the settings.*about$"
+    ):
         ask("what?")
     assert len(fake.requests) == 2
     assert [request["seed"] for request in fake.requests] == [7, 7]
+
+
+def test_a_refused_limit_on_tokens_need_not_be_sent(ask: Ask, fake: FakeLLM):
+    fake.reasoning = True
+    with pytest.raises(
+        ChatUnavailableError,
+        match=r"Use 'max_completion_tokens' instead\..*--max-tokens none sends no limit$",
+    ):
+        ask("what?")
+    with pytest.raises(ChatUnavailableError, match=r"'temperature' .* that it complains about$"):
+        ask("what?", sampling=Sampling(max_tokens=None, temperature=0.5))
+    # Where none was sent, not sending one is no remedy.
+    fake.always = Reply(400, '{"error": "max_tokens is missing"}')
+    with pytest.raises(ChatUnavailableError, match=r"that it complains about$"):
+        ask("what?", sampling=Sampling())
+    fake.always = None
+    assert ask("what?", sampling=Sampling(seed=7)) == [said("what?", 7)]
+    assert "max_tokens" not in fake.requests[-1]
 
 
 def test_a_403_is_moderation_of_a_question_or_the_end_of_a_key(ask: Ask, fake: FakeLLM):

@@ -8,7 +8,6 @@ import shlex
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -157,7 +156,7 @@ def test_pairs_that_fail_are_counted_and_the_rest_goes_on(
     result = run(dataset, "--url", fake_url)
     assert result.exit_code == 0, result.stderr
     assert "4 of 8 pairs failed, which counts as a loss" in result.stdout
-    assert "1 of 8 pairs are ties, which count as losses" in result.stdout
+    assert "1 of 8 pairs are ties. A tie counts as a loss." in result.stdout
     scores = lines(tmp_path / "out")
     assert [line["error"]["code"] for line in scores if "error" in line] == [
         "input_too_long",
@@ -233,14 +232,13 @@ def test_the_first_pairs_of_some_subsets(
 
 
 def test_rewardbench_by_length_without_a_service(run: Run, rewardbench_file: Path, tmp_path: Path):
-    began = time.monotonic()
     result = run(rewardbench_file, "--scorer", "length", "--json")
     assert result.exit_code == 0, result.stderr
-    assert time.monotonic() - began < 30
     document = json.loads(result.stdout)
     assert document["counts"] == {
         "groups": 2985,
         "wins": 1116,
+        "credit": 1116.0,
         "ties": 368,
         "errors": 0,
         "errors_by_code": {},

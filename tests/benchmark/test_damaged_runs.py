@@ -88,6 +88,7 @@ READ_FIELDS = [
     "provenance.dataset.limit",
     "provenance.time",
     "counts.wins",
+    "counts.credit",
 ]
 
 SERVICE: dict[str, Any] = {"model": {}, "template": {"source": "tulu"}}

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
+from reward_benchmark.datasets import PREFERENCES
 from reward_benchmark.distributions import Distributions, Samples, distributions, spread
 from reward_benchmark.outcome import Failure, Outcome
 from reward_benchmark.statistics import Observations, length_report, margin_report
@@ -33,7 +34,7 @@ def random_outcomes(seed: int, count: int = 200) -> list[Outcome]:
 
 
 def described(outcomes: Sequence[Outcome]) -> Distributions:
-    return distributions(Samples(outcomes))
+    return distributions(Samples(PREFERENCES.worth, outcomes))
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -58,7 +59,7 @@ def test_spreads_are_those_of_each_side(seed: int):
 def test_margins_and_lengths_are_those_of_the_statistics():
     outcomes = random_outcomes(5)
     found = described(outcomes)
-    observations = Observations.of(outcomes)
+    observations = Observations.of(outcomes, PREFERENCES.worth)
     assert found.margins == margin_report(observations.margins)
     assert found.lengths == length_report(observations)
 

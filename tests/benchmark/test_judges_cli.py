@@ -191,7 +191,13 @@ def test_rewardbench_2_is_judged_by_best_of_four_and_its_ties_by_ratings(
 
 
 @pytest.mark.parametrize(
-    "options", [["--temperature", 1], ["--max-tokens", 9], ["--prompts", "brief"]]
+    "options",
+    [
+        ["--temperature", 1],
+        ["--max-tokens", 9],
+        ["--max-tokens", "none"],
+        ["--prompts", "brief"],
+    ],
 )
 def test_an_answer_to_another_question_is_not_taken(
     run: Run, llm: FakeLLM, url: str, tmp_path: Path, options: list[object]
@@ -350,7 +356,8 @@ def test_a_judge_with_a_form_of_its_own(
         (["--orders", "seeded-single"], "orders"),
         (["--mode", "rating"], "mode"),
         (["--temperature", "none"], "temperature 0.0, but this one has null"),
-        (["--max-tokens", 9], "max_tokens"),
+        (["--max-tokens", 9], "max_tokens 2048, but this one has 9"),
+        (["--max-tokens", "none"], "max_tokens 2048, but this one has null"),
         (["--no-system-role"], "system_role true, but this one has false"),
         (["--prompts", "brief"], "prompts"),
         (["--judge", "org/other"], "judges"),
@@ -398,6 +405,54 @@ def test_without_a_system_role_and_with_sampling(run: Run, llm: FakeLLM, url: st
     assert "without any explanation" in llm.requests[0]["messages"][0]["content"]
 
 
+def test_a_reasoning_model_judges_without_the_settings_that_it_refuses(
+    run: Run, llm: FakeLLM, url: str, tmp_path: Path
+):
+    llm.reasoning = True
+    out = tmp_path / "out"
+    judge = ["--judge", "org/chat", "--url", url]
+    result = run(tmp_path / "refused", *judge, "--temperature", "none")
+    assert result.exit_code == 1
+    said = " ".join(result.stderr.split())
+    assert "Use 'max_completion_tokens' instead." in said
+    assert "--max-tokens none sends no limit" in said
+    llm.requests.clear()
+    free = ["--temperature", "none", "--max-tokens", "none"]
+    assert run(out, *judge, *free).exit_code == 0
+    # A seed there is, for the endpoint's own temperature is above 0.
+    assert {frozenset(request) for request in llm.requests} == {
+        frozenset({"model", "messages", "stream", "seed"})
+    }
+    assert len(llm.requests) == 20
+    assert results(out)["counts"]["wins"] == 9
+    recorded = json.loads((out / "run.json").read_text())
+    assert (recorded["max_tokens"], recorded["temperature"]) == (None, None)
+    assert results(out)["provenance"]["run"]["max_tokens"] is None
+    # It goes on as what it is, and not as another run.
+    written = (out / "scores.jsonl").read_bytes()
+    (out / "scores.jsonl").write_bytes(b"".join(written.splitlines(keepends=True)[:6]))
+    llm.requests.clear()
+    result = run(out, *judge, *free[:2])
+    assert result.exit_code == 2
+    assert "holds a run with max_tokens null, but this one has 2048" in result.stderr
+    assert llm.requests == []
+    assert run(out, *judge, *free).exit_code == 0
+    assert len(llm.requests) == 8
+    assert (out / "scores.jsonl").read_bytes() == written
+
+
+def test_an_answer_that_the_endpoint_cut_by_itself_is_not_blamed_on_an_option(
+    run: Run, llm: FakeLLM, url: str, tmp_path: Path
+):
+    llm.finish_reason = "length"
+    judge = ["--judge", "org/chat", "--url", url, "--limit", 1]
+    run(tmp_path / "out", *judge, "--max-tokens", "none")
+    run(tmp_path / "limited", *judge)
+    messages = [lines(tmp_path / name)[0]["error"]["message"] for name in ("out", "limited")]
+    assert "cut short by the endpoint's own limit, so" in messages[0]
+    assert "cut short by --max-tokens 2048, so" in messages[1]
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -413,6 +468,12 @@ def test_without_a_system_role_and_with_sampling(run: Run, llm: FakeLLM, url: st
         ([*("--judge", "m@http://a") * 2], "--judge m is there 2 times"),
         (["--judge", "m@http://a", "--temperature", "hot"], "neither a number from 0 nor 'none'"),
         (["--judge", "m@http://a", "--temperature", "-1"], "neither a number from 0"),
+        (
+            ["--judge", "m@http://a", "--max-tokens", "some"],
+            "for '--max-tokens': 'some' is neither a whole number from 1 nor 'none'",
+        ),
+        (["--judge", "m@http://a", "--max-tokens", 0], "'0' is neither a whole number from 1"),
+        (["--judge", "m@http://a", "--max-tokens", 1.5], "'1.5' is neither a whole number"),
         (["--judge", "m", "--url", "a.b"], "does not begin with http"),
         (["--judge", "m@http://a", "--prompts", "x"], "neither a folder nor a set"),
         (["--judge", "m@http://a", "--api-key", "é"], "API key holds a character"),

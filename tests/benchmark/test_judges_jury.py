@@ -13,6 +13,7 @@ import pytest
 import stamina
 
 from reward_benchmark.chat import ChatClient, ChatUnavailableError, Sampling
+from reward_benchmark.datasets.rewardbench_2 import REWARDBENCH_2
 from reward_benchmark.group import Group
 from reward_benchmark.judges.cache import AnswerCache
 from reward_benchmark.judges.judge import Judge
@@ -238,7 +239,7 @@ def test_several_chosen_completions_are_rated_in_any_mode(judged: Judged):
     assert answer.details["way"] == "rating"
     # Where a set's groups are measured together, so is one with a single correct completion.
     single = Group(1, "Ties", "ref:1", "A colour?", ("red", "seven"))
-    answer = judged(FakeLLM(answering), single, ties_subsets={"Ties"})
+    answer = judged(FakeLLM(answering), single, benchmark=REWARDBENCH_2)
     assert isinstance(answer, Scores)
     assert answer.details is not None
     assert answer.details["way"] == "rating-ties"

@@ -9,6 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from reward_benchmark.datasets import PREFERENCES
+from reward_benchmark.datasets.rewardbench_2 import REWARDBENCH_2
 from reward_benchmark.judges.agreement import cohens_kappa, raw_agreement
 from reward_benchmark.judges.judge import Price
 from reward_benchmark.judges.summary import judges_summary
@@ -80,6 +82,7 @@ def test_what_is_reported_of_a_judge():
             Outcome("s", 7, error=Failure("unparsable_verdict", "…")),
         ],
         {"j": Price(2.0, 1000.0)},
+        PREFERENCES.worth,
     )
     [member] = summary["members"]
     assert member["accuracy"] == 2 / 6
@@ -102,13 +105,24 @@ def test_what_is_reported_of_a_judge():
 
 def test_a_judge_who_always_takes_the_first_is_seen():
     outcomes = [compared(i, {"j": [0, 1]}) for i in range(20)]
-    [member] = judges_summary(outcomes, {"j": None})["members"]
+    [member] = judges_summary(outcomes, {"j": None}, PREFERENCES.worth)["members"]
     assert member["first_position_rate"] == 1
     assert member["first_position_expected"] == 0.5
     assert member["order_agreement"] == 0
     assert member["accuracy"] == 0
     assert member["ties"] == 20
     assert member["cost"] is None
+
+
+def test_a_judge_earns_what_its_set_gives_for_shared_picks():
+    outcomes = [
+        compared(1, {"j": [0, 0]}, completions=4),
+        compared(2, {"j": [0, 3]}, completions=4),
+        compared(3, {"j": [2, 3]}, completions=4),
+    ]
+    [member] = judges_summary(outcomes, {"j": None}, REWARDBENCH_2.worth)["members"]
+    assert member["accuracy"] == (1 + 1 / 2 + 0) / 3
+    assert member["ties"] == 1
 
 
 def test_ratings_are_decisions_too():
@@ -123,6 +137,7 @@ def test_ratings_are_decisions_too():
     summary = judges_summary(
         [rated(1, [9, 3], [8.5, 8]), rated(2, [5, 5], [5, 4]), rated(3, [2, 7], [1, 10])],
         {"one": Price(1e6, 0.0), "other": Price(2e6, 0.0)},
+        PREFERENCES.worth,
     )
     one, other = summary["members"]
     assert (one["accuracy"], other["accuracy"]) == (1 / 3, 2 / 3)
@@ -152,7 +167,9 @@ def test_agreement_does_not_come_from_being_right():
         outcomes.append(
             Outcome("s", id_, scores=outcome.scores, details={**outcome.details, "order": order})
         )
-    agreement = judges_summary(outcomes, dict.fromkeys(("one", "other", "third")))["agreement"]
+    agreement = judges_summary(
+        outcomes, dict.fromkeys(("one", "other", "third")), PREFERENCES.worth
+    )["agreement"]
     assert [pair["judges"] for pair in agreement] == [
         ["one", "other"],
         ["one", "third"],
@@ -168,13 +185,15 @@ def test_agreement_does_not_come_from_being_right():
 def test_groups_without_preference_have_no_accuracy():
     outcome = compared(1, {"j": [1, 1]})
     unknown = Outcome("s", 1, 0, scores=outcome.scores, details=outcome.details)
-    [member] = judges_summary([unknown], {"j": None})["members"]
+    [member] = judges_summary([unknown], {"j": None}, PREFERENCES.worth)["members"]
     assert member["accuracy"] is None
     assert member["ci95"] is None
     assert member["verdicts"] == {"A": 1, "B": 1}
 
 
 def test_a_run_without_any_scores_has_a_summary():
-    summary = judges_summary([Outcome("s", 1, error=Failure("refused", "…"))], {"j": Price(1, 1)})
+    summary = judges_summary(
+        [Outcome("s", 1, error=Failure("refused", "…"))], {"j": Price(1, 1)}, PREFERENCES.worth
+    )
     assert summary["members"][0]["accuracy"] is None
     assert summary["cost"] == 0

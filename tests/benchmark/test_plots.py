@@ -50,6 +50,14 @@ FIGURES: dict[str, Callable[[str], Figure]] = {
         limits=(0, 1),
         percent=True,
     ),
+    "sectioned_bars": lambda name: plots.sectioned_bars(
+        {name: [name, "b"], "": ["c"]},
+        {name: {name: Estimate(3, Interval(-1, 7)), "c": Estimate(0.5)}, "other": {}},
+        title=name,
+        value_label="tokens",
+        note="n = 2",
+        limits=(0, None),
+    ),
     "usage_bars": lambda name: plots.usage_bars(
         [name, "b"], {name: [3, 0]}, title=name, value_label="completions", log_scale=True
     ),
@@ -177,6 +185,33 @@ def test_bars_end_where_their_values_are():
     assert [bar.get_y() + bar.get_height() / 2 for bar in axes.patches] == pytest.approx([0, 2])
     [lines] = [one for one in axes.collections if len(one.get_segments()) == 2]
     assert [(start[0], end[0]) for start, end in lines.get_segments()] == [(0.1, 0.5), (0.75,) * 2]
+
+
+def test_bars_of_sections_share_one_axis():
+    sections = {"first": ["a", "b"], "second": ["c"]}
+    series = {
+        "run": {"c": Estimate(9, Interval(8, 12)), "a": Estimate(1, Interval(-1, 3))},
+        "other": {"b": Estimate(2)},
+    }
+
+    figure = plots.sectioned_bars(sections, series, title="t", value_label="v", limits=(0, None))
+
+    bars = {
+        axes.get_title(loc="left"): [
+            (bar.get_width(), bar.get_y() + bar.get_height() / 2) for bar in axes.patches
+        ]
+        for axes in figure.axes
+    }
+    assert bars == {
+        "first": [(1, pytest.approx(-0.2)), (2, pytest.approx(1.2))],
+        "second": [(9, pytest.approx(-0.2))],
+    }
+    first, second = figure.axes
+    assert first.get_xlim() == second.get_xlim()
+    assert first.get_xlim()[0] == 0
+    assert first.get_xlim()[1] >= 12
+    assert (first.get_xlabel(), second.get_xlabel()) == ("", "v")
+    assert {"run", "other"} <= set(texts_of(plots.to_svg(figure)))
 
 
 def test_a_bound_that_rounding_put_on_the_wrong_side_is_drawn():

@@ -18,6 +18,7 @@ from reward_benchmark.rewardbench_files import (
     accuracies_document,
     are_pairs,
     encoded,
+    file_name,
     folder_of,
     read_accuracies,
     read_scores,
@@ -366,3 +367,15 @@ def test_a_dpo_model_names_its_reference():
         "ref_model": "org/reference",
         "hep-go": 0.5,
     }
+
+
+@pytest.mark.parametrize(
+    ("model_type", "name"),
+    [
+        ("DPO", "org/policy.json"),
+        ("DPO Ref. Free", "org/policy_ref_free.json"),
+        ("Seq. Classifier", "org/policy.json"),
+    ],
+)
+def test_only_a_dpo_model_without_its_reference_has_a_suffix(model_type: str, name: str):
+    assert file_name({"model": "org/policy", "model_type": model_type}) == name

@@ -1,12 +1,25 @@
 """Rows become pairs, or a complaint that names the column."""
 
+import copy
+import json
+import random
 import re
+from pathlib import Path
 from typing import Any
 
+import pyarrow
+import pyarrow.parquet
 import pytest
+from typer.testing import CliRunner
 
+from reward_benchmark.candidates import candidates_from_row
+from reward_benchmark.cli import app
+from reward_benchmark.datasets import open_dataset
 from reward_benchmark.datasets.row import PreferenceRows, group_from_row
 from reward_benchmark.group import Group, Prompt
+from reward_benchmark.prompts import prompt_from_row
+
+from .conftest import FakeService
 
 ROW = {"prompt": "p", "chosen": "c", "rejected": "r"}
 MESSAGES = [{"role": "system", "content": "s"}, {"role": "user", "content": "u"}]
@@ -119,6 +132,116 @@ def test_lists_of_messages_are_parted_into_prompt_and_answer(
     assert group.prompt == prompt
     assert group.completions == ("c", "r")
     assert group.rejected_prompt == rejected_prompt
+
+
+CONVERSATIONS = [
+    {
+        "prompt": [user("by the prompt")],
+        "chosen": [user("u é"), assistant("a"), user("v"), assistant("c 1")],
+        "rejected": [user("u é"), assistant("a"), user("v"), assistant("r 1")],
+    },
+    {
+        "prompt": [user("p")],
+        "chosen": [assistant("c 2")],
+        "rejected": [assistant("r 2")],
+    },
+]
+WIRE = [
+    ([user("u é"), assistant("a"), user("v")], ["c 1", "r 1"]),
+    ([user("p")], ["c 2", "r 2"]),
+]
+"""What a service is asked about them, in any order."""
+
+
+def with_nulls(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The same rows, their messages with null fields here and there, in front and behind."""
+    choice = random.Random(5)
+    filled = copy.deepcopy(rows)
+    for row in filled:
+        for messages in row.values():
+            for place, message in enumerate(messages):
+                names = choice.sample(["name", "tool_calls", "weight"], choice.randint(1, 3))
+                nulls = dict.fromkeys(names)
+                messages[place] = choice.choice([nulls | message, message | nulls])
+    return filled
+
+
+@pytest.mark.parametrize("suffix", [".jsonl", ".json", ".parquet"])
+def test_null_fields_of_messages_are_as_good_as_missing(
+    tmp_path: Path, suffix: str, fake_service: FakeService
+):
+    clean, path = tmp_path / "clean.jsonl", tmp_path / f"nulls{suffix}"
+    clean.write_text("".join(json.dumps(row) + "\n" for row in CONVERSATIONS))
+    rows = with_nulls(CONVERSATIONS)
+    assert "null" in json.dumps(rows)
+    if suffix == ".parquet":
+        table = pyarrow.Table.from_pylist(rows)
+        # Arrow gives all messages of a column the same fields.
+        assert table.to_pylist()[0]["prompt"][0].keys() > {"role", "content"}
+        pyarrow.parquet.write_table(table, path)
+    else:
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert list(open_dataset(str(path))) == list(open_dataset(str(clean)))
+
+    identities = []
+    for dataset in (clean, path):
+        fake_service.requests.clear()
+        out = tmp_path / f"out-{dataset.name}"
+        with fake_service.serve() as url:
+            arguments = ["run", "--dataset", str(dataset), "--out", str(out), "--url", url]
+            result = CliRunner().invoke(app, arguments)
+        assert result.exit_code == 0, result.output
+        asked = [one for request in fake_service.requests for one in request["inputs"]]
+        expected = [{"prompt": prompt, "completions": texts} for prompt, texts in WIRE]
+        assert sorted(asked, key=str) == sorted(expected, key=str)
+        identities.append(json.loads((out / "run.json").read_text())["dataset_sha256"])
+    assert identities[0] == identities[1]
+
+
+def test_null_fields_of_messages_are_missing_wherever_messages_are_read():
+    nulls = {"name": None, "tool_calls": None}
+    conversation = [user("u"), assistant("a")]
+    filled = [nulls | conversation[0], conversation[1] | nulls]
+    assert prompt_from_row({"prompt": filled}, 1) == prompt_from_row({"prompt": conversation}, 1)
+    for row, clean in [
+        ({"messages": filled}, {"messages": conversation}),
+        (
+            {"prompt": filled, "candidates": ["x"]},
+            {"prompt": conversation, "candidates": ["x"]},
+        ),
+        (
+            {"messages": filled, "candidates": ["x"]},
+            {"messages": conversation, "candidates": ["x"]},
+        ),
+    ]:
+        assert candidates_from_row(row, 1) == candidates_from_row(clean, 1)
+    # Prompts that are told apart by their nulls alone are one prompt.
+    row = {"chosen": [user("u"), assistant("c")], "rejected": [filled[0], assistant("r")]}
+    assert group_from_row(row, 1) == Group(1, "all", 1, [user("u")], ("c", "r"))
+    assert filled == [nulls | conversation[0], conversation[1] | nulls]
+
+
+@pytest.mark.parametrize("field", ["role", "content"])
+def test_a_role_and_a_content_must_not_be_null(field: str):
+    with pytest.raises(ValueError, match=r"^column 'prompt' must be a text or a list .*None"):
+        group_from_row(ROW | {"prompt": [user("u") | {field: None}]}, 1)
+
+
+def test_a_further_field_of_a_message_is_named_with_the_remedy():
+    said = assistant("a") | {"name": "y", "train": False, "tool_calls": None}
+    for row, parse in [
+        ({"prompt": [user("u" * 99), said], "chosen": "c", "rejected": "r"}, group_from_row),
+        ({"prompt": [user("u" * 99), said, said]}, prompt_from_row),
+    ]:
+        with pytest.raises(ValueError, match="each with just a role and a content, not") as caught:
+            parse(row, 1)
+        assert str(caught.value).endswith("...; drop 'name', 'train' from its messages")
+    with pytest.raises(ValueError, match=r"; drop 'train' from its messages$"):
+        candidates_from_row({"messages": [user("u"), assistant("a") | {"train": True}]}, 1)
+    # Dropping fields would not make messages of these.
+    for message in ({"from": "human", "value": "u"}, {"role": "user", "content": 5, "name": "y"}):
+        with pytest.raises(ValueError, match=r"just a role and a content, not \[\{.*\}\]$"):
+            prompt_from_row({"prompt": [message]}, 1)
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,8 @@ import pytest
 from scipy import stats
 from scipy.optimize import minimize_scalar
 
+from reward_benchmark.datasets import PREFERENCES
+from reward_benchmark.datasets.rm_bench import RM_BENCH
 from reward_benchmark.outcome import Failure, Outcome
 from reward_benchmark.statistics import (
     Observations,
@@ -57,7 +59,7 @@ def test_accuracy_by_length_is_counted_as_a_reader_would():
             name = "similar"
         counts[name][0] += outcome.win
         counts[name][1] += 1
-    report = length_report(Observations.of(outcomes))
+    report = length_report(Observations.of(outcomes, PREFERENCES.worth))
     for name, (wins, count) in counts.items():
         found = getattr(report, name)
         assert wins
@@ -69,9 +71,25 @@ def test_accuracy_by_length_is_counted_as_a_reader_would():
     assert report.controlled.ci95.low < mean < report.controlled.ci95.high
 
 
+def test_accuracy_by_length_is_the_mean_of_what_prompts_earn():
+    generator = random.Random(4)
+    outcomes = []
+    for i in range(300):
+        scores = tuple(float(generator.randrange(4)) for _ in range(6))
+        lengths = tuple(generator.randint(1, 90) for _ in range(6))
+        outcomes.append(Outcome("chat", i, 3, lengths, scores=scores))
+    report = length_report(Observations.of(outcomes, RM_BENCH.worth))
+    longer = [o for o in outcomes if 0.9 * sum(o.num_characters[:3]) > sum(o.num_characters[3:])]
+    earned = [a > b for o in longer for a in o.scores[:3] for b in o.scores[3:]]
+    assert report.longer.count == len(longer)
+    assert report.longer.accuracy == pytest.approx(sum(earned) / len(earned))
+    low, high = report.longer.ci95
+    assert low < report.longer.accuracy < high
+
+
 def test_correlations_are_scipys():
     outcomes = random_outcomes(400, seed=1)
-    report = length_report(Observations.of(outcomes))
+    report = length_report(Observations.of(outcomes, PREFERENCES.worth))
     known = [o for o in outcomes if o.num_characters is not None and o.scores is not None]
     scores = [s for o in known for s in o.scores]
     characters = [c for o in known for c in o.num_characters]
@@ -108,7 +126,9 @@ def test_huge_scores_correlate_without_overflow():
 def test_the_order_of_outcomes_changes_nothing():
     outcomes = random_outcomes(200, seed=2)
     shuffled = random.Random(3).sample(outcomes, len(outcomes))
-    one, other = (length_report(Observations.of(each)) for each in (outcomes, shuffled))
+    one, other = (
+        length_report(Observations.of(each, PREFERENCES.worth)) for each in (outcomes, shuffled)
+    )
     for name in ("longer", "shorter", "similar", "controlled"):
         assert getattr(one, name) == getattr(other, name)
     for name in ("completions", "pairs"):
@@ -132,19 +152,23 @@ def test_the_order_of_outcomes_changes_nothing():
     ],
 )
 def test_every_report_is_json_without_nan(outcomes: list[Outcome]):
-    observations = Observations.of(outcomes)
+    observations = Observations.of(outcomes, PREFERENCES.worth)
     for report in (length_report(observations), margin_report(observations.margins)):
         json.dumps(asdict(report), allow_nan=False)
 
 
 def test_candidates_without_a_preference_are_passed_over():
-    observations = Observations.of([Outcome("a", 1, 0, (5, 6), scores=(1.0, 2.0))])
-    assert len(observations.margins) == len(observations.wins) == len(observations.scores) == 0
+    observations = Observations.of(
+        [Outcome("a", 1, 0, (5, 6), scores=(1.0, 2.0))], PREFERENCES.worth
+    )
+    assert len(observations.margins) == len(observations.credits) == len(observations.scores) == 0
     assert observations.without_lengths == 0
 
 
 def test_accuracy_is_not_controlled_for_length_where_only_one_side_is_ever_longer():
-    report = length_report(Observations.of([Outcome("a", 1, 1, (50, 10), scores=(1.0, 0.0))]))
+    report = length_report(
+        Observations.of([Outcome("a", 1, 1, (50, 10), scores=(1.0, 0.0))], PREFERENCES.worth)
+    )
     assert report.longer.accuracy == 1
     assert (report.controlled.count, report.controlled.accuracy) == (1, None)
 
@@ -152,7 +176,7 @@ def test_accuracy_is_not_controlled_for_length_where_only_one_side_is_ever_longe
 def test_a_failed_outcome_is_a_loss_without_a_margin():
     failed = Outcome("a", 1, 1, (50, 10), error=Failure("x", "y"))
     won = Outcome("a", 2, 1, (50, 10), scores=(1.0, 0.0))
-    report = length_report(Observations.of([failed, won]))
+    report = length_report(Observations.of([failed, won], PREFERENCES.worth))
     assert (report.longer.count, report.longer.accuracy) == (2, 0.5)
     assert report.pairs.count == 1
 

@@ -53,7 +53,7 @@ class Watched:
                 self.started.append(name)
                 self.threads[name] = threading.get_ident()
                 if held is not None:
-                    assert held.wait(10)
+                    assert held.wait(60)
                 time.sleep(seconds)
                 if error is not None:
                     raise error

@@ -60,7 +60,7 @@ class HeldRunner:
         self.threads.add(threading.get_ident())
         self.batches.append(groups)
         if self.is_held:
-            assert self.permits.acquire(timeout=10)
+            assert self.permits.acquire(timeout=60)
         readings = [[self._reading(sequence) for sequence in one.sequences] for one in groups]
         return BatchReadings(readings, input_tokens=0, computed_tokens=0, padded_tokens=0)
 
@@ -120,10 +120,10 @@ async def _until(condition: Callable[[], bool]) -> None:
 def test_what_waits_while_the_device_is_busy_is_the_next_batch(loaded_debug: LoadedModel) -> None:
     async def test(engine: Engine, runner: HeldRunner) -> None:
         runner.is_held = True
-        first = asyncio.create_task(engine.score([_ask("a")], timeout_seconds=10))
+        first = asyncio.create_task(engine.score([_ask("a")], timeout_seconds=60))
         await _until(lambda: len(runner.batches) == 1)
         others = [
-            asyncio.create_task(engine.score([_ask("b" * n, "c")], timeout_seconds=10))
+            asyncio.create_task(engine.score([_ask("b" * n, "c")], timeout_seconds=60))
             for n in range(1, 9)
         ]
         await _until(lambda: engine._scheduler.queued_groups == 8)
@@ -140,15 +140,15 @@ def test_what_waits_while_the_device_is_busy_is_the_next_batch(loaded_debug: Loa
 def test_a_failing_batch_fails_only_its_own_callers(loaded_debug: LoadedModel) -> None:
     async def test(engine: Engine, runner: HeldRunner) -> None:
         runner.is_held = True
-        before = asyncio.create_task(engine.score([_ask("a")], timeout_seconds=10))
+        before = asyncio.create_task(engine.score([_ask("a")], timeout_seconds=60))
         await _until(lambda: len(runner.batches) == 1)
-        poisoned = asyncio.create_task(engine.score([_ask(POISON)], timeout_seconds=10))
+        poisoned = asyncio.create_task(engine.score([_ask(POISON)], timeout_seconds=60))
         await _until(lambda: engine._scheduler.queued_groups == 1)
         runner.release()
         with pytest.raises(InferenceFailedError, match="poisoned"):
             await poisoned
         assert _scores(await before)
-        assert _scores(await engine.score([_ask("after")], timeout_seconds=10))
+        assert _scores(await engine.score([_ask("after")], timeout_seconds=60))
 
     _with_engine(loaded_debug, test)
 
@@ -157,7 +157,7 @@ def test_what_fails_alone_is_reported_in_its_place(loaded_debug: LoadedModel) ->
     async def test(engine: Engine, runner: HeldRunner) -> None:
         inputs = [_ask("a", BAD, "b"), _ask("c"), _ask(BAD)]
         scored, other = await asyncio.gather(
-            engine.score(inputs, timeout_seconds=10), engine.score([_ask("d")], timeout_seconds=10)
+            engine.score(inputs, timeout_seconds=60), engine.score([_ask("d")], timeout_seconds=60)
         )
         empty = _scores(other)[0][0]
         assert _scores(scored) == [[empty, None, empty], [empty], [None]]
@@ -176,10 +176,10 @@ def test_what_fails_alone_is_reported_in_its_place(loaded_debug: LoadedModel) ->
 def test_a_broken_device_ends_the_engine_and_everybody_is_told(loaded_debug: LoadedModel) -> None:
     async def test(engine: Engine, runner: HeldRunner) -> None:
         runner.is_held = True
-        running = asyncio.create_task(engine.score([_ask(ILLEGAL)], timeout_seconds=10))
+        running = asyncio.create_task(engine.score([_ask(ILLEGAL)], timeout_seconds=60))
         await _until(lambda: len(runner.batches) == 1)
         waiting = [
-            asyncio.create_task(engine.score([_ask(str(n) * 200)], timeout_seconds=10))
+            asyncio.create_task(engine.score([_ask(str(n) * 200)], timeout_seconds=60))
             for n in range(5)
         ]
         await _until(lambda: len(runner.prepared) == 2 and engine._scheduler.queued_groups == 4)
@@ -189,7 +189,7 @@ def test_a_broken_device_ends_the_engine_and_everybody_is_told(loaded_debug: Loa
                 await caller
         assert not engine.is_alive
         with pytest.raises(NotReadyError):
-            await engine.score([_ask("late")], timeout_seconds=10)
+            await engine.score([_ask("late")], timeout_seconds=60)
         assert engine._loop_task is not None
         with pytest.raises(DeviceFailedError):
             await engine._loop_task
@@ -203,7 +203,7 @@ def test_a_full_queue_keeps_the_device_busy(loaded_debug: LoadedModel) -> None:
     async def test(engine: Engine, runner: HeldRunner) -> None:
         runner.is_held = True
         callers = [
-            asyncio.create_task(engine.score([_ask(str(n) * 200)], timeout_seconds=10))
+            asyncio.create_task(engine.score([_ask(str(n) * 200)], timeout_seconds=60))
             for n in range(6)
         ]
         for number in range(1, 6):
@@ -222,15 +222,15 @@ def test_a_full_queue_keeps_the_device_busy(loaded_debug: LoadedModel) -> None:
 def test_a_prepared_batch_that_nobody_waits_for_is_not_computed(loaded_debug: LoadedModel) -> None:
     async def test(engine: Engine, runner: HeldRunner) -> None:
         runner.is_held = True
-        first = asyncio.create_task(engine.score([_ask("a")], timeout_seconds=10))
+        first = asyncio.create_task(engine.score([_ask("a")], timeout_seconds=60))
         await _until(lambda: len(runner.batches) == 1)
-        leaving = asyncio.create_task(engine.score([_ask("b" * 200)], timeout_seconds=10))
+        leaving = asyncio.create_task(engine.score([_ask("b" * 200)], timeout_seconds=60))
         await _until(lambda: len(runner.prepared) == 2)
         leaving.cancel()
         await asyncio.gather(leaving, return_exceptions=True)
         runner.release()
         await first
-        assert _scores(await engine.score([_ask("c")], timeout_seconds=10))
+        assert _scores(await engine.score([_ask("c")], timeout_seconds=60))
 
     runner = _with_engine(loaded_debug, test, batch=100)
     assert len(runner.batches) == 2
@@ -241,13 +241,13 @@ def test_clients_take_turns(loaded_debug: LoadedModel) -> None:
         runner.is_held = True
         flood = [
             asyncio.create_task(
-                engine.score([_ask(f"{n:02}" * 50)], timeout_seconds=10, client="flood")
+                engine.score([_ask(f"{n:02}" * 50)], timeout_seconds=60, client="flood")
             )
             for n in range(30)
         ]
         await _until(lambda: engine._scheduler.queued_groups == 28)
         single = asyncio.create_task(
-            engine.score([_ask("single" * 10)], timeout_seconds=10, client="single")
+            engine.score([_ask("single" * 10)], timeout_seconds=60, client="single")
         )
         await _until(lambda: engine._scheduler.queued_groups == 29)
         runner.release()
@@ -261,9 +261,9 @@ def test_clients_take_turns(loaded_debug: LoadedModel) -> None:
 def test_cancelled_and_expired_work_is_never_computed(loaded_debug: LoadedModel) -> None:
     async def test(engine: Engine, runner: HeldRunner) -> None:
         runner.is_held = True
-        first = asyncio.create_task(engine.score([_ask("a")], timeout_seconds=10))
+        first = asyncio.create_task(engine.score([_ask("a")], timeout_seconds=60))
         await _until(lambda: len(runner.batches) == 1)
-        cancelled = asyncio.create_task(engine.score([_ask("b")], timeout_seconds=10))
+        cancelled = asyncio.create_task(engine.score([_ask("b")], timeout_seconds=60))
         expired = asyncio.create_task(engine.score([_ask("c")], timeout_seconds=0.2))
         await _until(lambda: engine._scheduler.queued_groups == 2)
         cancelled.cancel()
@@ -273,7 +273,7 @@ def test_cancelled_and_expired_work_is_never_computed(loaded_debug: LoadedModel)
         assert engine._scheduler.queued_tokens == 0
         runner.release()
         await first
-        assert _scores(await engine.score([_ask("d")], timeout_seconds=10))
+        assert _scores(await engine.score([_ask("d")], timeout_seconds=60))
 
     runner = _with_engine(loaded_debug, test)
     assert len(runner.batches) == 2
@@ -282,12 +282,12 @@ def test_cancelled_and_expired_work_is_never_computed(loaded_debug: LoadedModel)
 def test_overload_answers_at_once(loaded_debug: LoadedModel) -> None:
     async def test(engine: Engine, runner: HeldRunner) -> None:
         runner.is_held = True
-        running = asyncio.create_task(engine.score([_ask("a")], timeout_seconds=10))
+        running = asyncio.create_task(engine.score([_ask("a")], timeout_seconds=60))
         await _until(lambda: len(runner.batches) == 1)
-        waiting = asyncio.create_task(engine.score([_ask("b" * 200)], timeout_seconds=10))
+        waiting = asyncio.create_task(engine.score([_ask("b" * 200)], timeout_seconds=60))
         await _until(lambda: engine._scheduler.queued_groups == 1)
         with pytest.raises(OverloadedError, match="tokens are waiting") as caught:
-            await engine.score([_ask("c")], timeout_seconds=10)
+            await engine.score([_ask("c")], timeout_seconds=60)
         assert caught.value.retry_after_seconds >= 1
         runner.release()
         await asyncio.gather(running, waiting)
@@ -299,14 +299,14 @@ def test_too_many_open_requests_are_refused(loaded_debug: LoadedModel) -> None:
     async def test(engine: Engine, runner: HeldRunner) -> None:
         runner.is_held = True
         open_requests = [
-            asyncio.create_task(engine.score([_ask("a")], timeout_seconds=10)) for _ in range(3)
+            asyncio.create_task(engine.score([_ask("a")], timeout_seconds=60)) for _ in range(3)
         ]
         await asyncio.sleep(0)
         with pytest.raises(OverloadedError, match="requests are open"):
-            await engine.score([_ask("b")], timeout_seconds=10)
+            await engine.score([_ask("b")], timeout_seconds=60)
         runner.release()
         await asyncio.gather(*open_requests)
-        assert await engine.score([_ask("b")], timeout_seconds=10)
+        assert await engine.score([_ask("b")], timeout_seconds=60)
 
     _with_engine(loaded_debug, test, requests=3)
 
@@ -317,13 +317,13 @@ def test_stopping_computes_what_was_admitted_and_refuses_the_rest(
     async def test(engine: Engine, runner: HeldRunner) -> None:
         runner.is_held = True
         admitted = [
-            asyncio.create_task(engine.score([_ask(str(n))], timeout_seconds=10)) for n in range(9)
+            asyncio.create_task(engine.score([_ask(str(n))], timeout_seconds=60)) for n in range(9)
         ]
         await _until(lambda: sum(map(len, runner.batches)) + engine._scheduler.queued_groups == 9)
         stopping = asyncio.create_task(engine.stop())
         await asyncio.sleep(0)
         with pytest.raises(NotReadyError):
-            await engine.score([_ask("late")], timeout_seconds=10)
+            await engine.score([_ask("late")], timeout_seconds=60)
         runner.release()
         assert len(await asyncio.gather(*admitted)) == 9
         await stopping
@@ -334,7 +334,7 @@ def test_stopping_computes_what_was_admitted_and_refuses_the_rest(
 def test_stopping_waits_for_the_device(loaded_debug: LoadedModel) -> None:
     async def test(engine: Engine, runner: HeldRunner) -> None:
         runner.is_held = True
-        leaving = asyncio.create_task(engine.score([_ask("a")], timeout_seconds=10))
+        leaving = asyncio.create_task(engine.score([_ask("a")], timeout_seconds=60))
         await _until(lambda: len(runner.batches) == 1)
         leaving.cancel()
         await asyncio.gather(leaving, return_exceptions=True)
@@ -354,7 +354,7 @@ def test_a_request_over_several_batches_is_answered_whole_and_in_order(
 ) -> None:
     async def test(engine: Engine, runner: HeldRunner) -> None:
         inputs = [_ask(chr(ord("A") + n) * n) for n in range(40)]
-        scored = await engine.score(inputs, timeout_seconds=10)
+        scored = await engine.score(inputs, timeout_seconds=60)
         lengths = [scores[0] for scores in _scores(scored)]
         assert lengths == [lengths[0] + n for n in range(40)]
 
@@ -367,7 +367,7 @@ def test_an_input_that_cannot_be_encoded_is_named_and_nothing_is_computed(
 ) -> None:
     async def test(engine: Engine, runner: HeldRunner) -> None:
         with pytest.raises(InputTooLongError) as caught:
-            await engine.score([_ask("a"), _ask("b", "c" * 20_000)], timeout_seconds=10)
+            await engine.score([_ask("a"), _ask("b", "c" * 20_000)], timeout_seconds=60)
         assert (caught.value.input_index, caught.value.completion_index) == (1, 1)
 
     assert _with_engine(loaded_debug, test).batches == []
@@ -445,13 +445,13 @@ def test_the_next_batch_is_cut_just_before_the_running_one_is_expected_to_end(
 
 def test_the_engine_wakes_by_itself_to_cut_the_next_batch(loaded_debug: LoadedModel) -> None:
     async def test(engine: Engine, runner: HeldRunner) -> None:
-        warm = await engine.score([_ask("a")], timeout_seconds=10)
+        warm = await engine.score([_ask("a")], timeout_seconds=60)
         [tokens] = [len(group.group.sequences[0]) for group in warm.groups]
         engine._tokens_per_second = tokens / 0.2
         runner.is_held = True
         started = time.monotonic()
         first = await _runs(engine, runner, "b")
-        second = asyncio.create_task(engine.score([_ask("c")], timeout_seconds=10))
+        second = asyncio.create_task(engine.score([_ask("c")], timeout_seconds=60))
         await _until(lambda: len(runner.prepared) == 3)
         assert time.monotonic() - started >= 0.2 - LEAD_SECONDS
         assert not first.done()
@@ -474,7 +474,7 @@ def test_a_batch_that_is_over_already_when_it_starts_is_followed_at_once(
         callers = [await _runs(engine, runner, "a")]
         for number in range(3):
             callers.append(
-                asyncio.create_task(engine.score([_ask(str(number))], timeout_seconds=10))
+                asyncio.create_task(engine.score([_ask(str(number))], timeout_seconds=60))
             )
             await _until(lambda n=number: len(engine._jobs) == 2 + n)
         await _until(lambda: len(runner.prepared) == MAX_IN_FLIGHT)
@@ -537,7 +537,7 @@ def test_there_are_never_more_batches_on_their_way_than_may_be(loaded_debug: Loa
         engine._tokens_per_second = 1e9
         for _ in range(10):
             await asyncio.gather(
-                *(engine.score([_ask(str(n) * 30)], timeout_seconds=10) for n in range(30))
+                *(engine.score([_ask(str(n) * 30)], timeout_seconds=60) for n in range(30))
             )
         assert max(seen) <= MAX_IN_FLIGHT
 

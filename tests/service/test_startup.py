@@ -372,7 +372,7 @@ def test_a_load_that_fails_in_no_known_way_still_ends_the_service(debug_folder: 
     async def run() -> None:
         app = create_app(settings, on_failure=failures.append)
         async with app.router.lifespan_context(app):
-            for _ in range(200):
+            for _ in range(1_200):
                 await asyncio.sleep(0.05)
                 if failures:
                     return

@@ -1,19 +1,22 @@
 """Scores and margins of saved runs, side by side."""
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import combinations_with_replacement
+from itertools import chain, combinations_with_replacement
 from statistics import fmean
 from typing import Any
 
 import numpy
 
+from reward_benchmark.datasets import Benchmark
 from reward_benchmark.distributions import Spread, spread
 from reward_benchmark.errors import BenchmarkError
 from reward_benchmark.group import Key
+from reward_benchmark.metrics import measure
 from reward_benchmark.outcome import Outcome
-from reward_benchmark.statistics import Estimate, correlation, wilson
+from reward_benchmark.rewardbench_files import PublishedAccuracies
+from reward_benchmark.statistics import Estimate, correlation
 from reward_benchmark.text_table import Cell, TextTable
 
 LARGEST = 1e100
@@ -31,36 +34,35 @@ class RunScores:
     """Scores of all completions of a side."""
     margins: dict[Key, float] = field(default_factory=dict)
     """Of each group that has scores."""
-    wins: dict[Key, bool] = field(default_factory=dict)
-    """Of each group; one without scores is none."""
+    credits: dict[Key, float] = field(default_factory=dict)
+    """What each group earns, as `Benchmark.worth`; one without scores earns nothing."""
     by_order: frozenset[str] = frozenset()
     """Subsets whose groups are told apart by their order instead of their ids."""
-
-    @property
-    def subsets(self) -> list[str]:
-        """In the order of the run."""
-        return list(dict.fromkeys(subset for subset, _ in self.wins))
+    accuracies: Mapping[str, Estimate] = field(default_factory=dict)
+    """The numbers of the set's subsets, which need not be those of its rows."""
+    counts: Mapping[str, int] = field(default_factory=dict)
+    """Groups that each of these numbers is made of, as far as that is known."""
 
     def size(self, subset: str) -> int:
-        """Groups of a subset, with scores or without."""
-        return sum(name == subset for name, _ in self.wins)
+        """Groups of one of the rows' subsets, with scores or without."""
+        return sum(name == subset for name, _ in self.credits)
 
     def margins_of(self, subset: str) -> list[float]:
         """Of the groups of a subset that have scores."""
         return [margin for (name, _), margin in self.margins.items() if name == subset]
 
-    def win_rate(self, subset: str) -> Estimate | None:
-        """How many groups of a subset are won; `None` where the run has none."""
-        wins = [win for (name, _), win in self.wins.items() if name == subset]
-        return Estimate(fmean(wins), wilson(sum(wins), len(wins))) if wins else None
-
 
 def run_scores(
-    name: str, outcomes: Iterable[Outcome], *, by_order: frozenset[str] = frozenset()
+    name: str,
+    outcomes: Iterable[Outcome],
+    benchmark: Benchmark,
+    *,
+    by_order: frozenset[str] = frozenset(),
 ) -> RunScores:
     """The numbers in a run's outcomes; those without a preference are passed over.
 
     Args:
+        benchmark: what they mean.
         by_order: subsets whose groups have a number in the order of the run for an id.
 
     Raises:
@@ -68,21 +70,36 @@ def run_scores(
     """
     run = RunScores(name, by_order=by_order)
     places: Counter[str] = Counter()
-    for outcome in outcomes:
-        if not outcome.num_chosen:
-            continue
-        subset, key = outcome.subset, outcome.key
-        if subset in by_order:
-            places[subset] += 1
-            key = subset, places[subset]
-        run.wins[key] = outcome.win
-        if (margin := outcome.margin) is not None:
-            run.margins[key] = _drawable(margin)
-        run.chosen += map(_drawable, outcome.chosen_scores)
-        run.rejected += map(_drawable, outcome.rejected_scores)
+
+    def collected() -> Iterator[Outcome]:
+        for outcome in outcomes:
+            if not outcome.num_chosen:
+                continue
+            subset, key = outcome.subset, outcome.key
+            if subset in by_order:
+                places[subset] += 1
+                key = subset, places[subset]
+            run.credits[key] = benchmark.worth(outcome)
+            if (margin := outcome.margin) is not None:
+                run.margins[key] = _drawable(margin)
+            run.chosen += map(_drawable, outcome.chosen_scores)
+            run.rejected += map(_drawable, outcome.rejected_scores)
+            yield outcome
+
+    with_preference = collected()
+    for first in with_preference:
+        metrics = measure(chain([first], with_preference), benchmark)
+        run.accuracies = {name: one.estimate for name, one in metrics.subsets.items()}
+        run.counts = {name: one.tally.count for name, one in metrics.subsets.items()}
     if not run.margins:
-        raise BenchmarkError(f"{name} has no pair with scores: there is nothing to show")
+        raise BenchmarkError(f"{name} has no group with scores: there is nothing to show")
     return run
+
+
+def published_numbers(name: str, published: PublishedAccuracies) -> RunScores:
+    """The numbers of a file that has no scores, but accuracies alone."""
+    estimates = {subset: Estimate(value) for subset, value in published.accuracies.items()}
+    return RunScores(name, accuracies=estimates, counts=published.benchmark.counts)
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,9 +111,10 @@ class RunSpread:
     """Of the scores of chosen completions."""
     rejected: Spread
     margins: Spread
-    wins: float
-    """Share of the groups with scores."""
-    ties: float
+    positive: float
+    """Share of the margins above 0."""
+    zero: float
+    """Share of those that are 0."""
 
 
 def run_spread(run: RunScores) -> RunSpread:
@@ -107,8 +125,8 @@ def run_spread(run: RunScores) -> RunSpread:
         spread(numpy.array(run.chosen)),
         spread(numpy.array(run.rejected)),
         spread(margins),
-        wins=float((margins > 0).mean()),
-        ties=float((margins == 0).mean()),
+        positive=float((margins > 0).mean()),
+        zero=float((margins == 0).mean()),
     )
 
 
@@ -122,8 +140,8 @@ def scores_table(runs: Sequence[RunSpread]) -> TextTable:
         row: list[Cell] = [run.name, run.margins.count]
         for one in (run.chosen, run.rejected, run.margins):
             row += [one.mean, one.median, one.standard_deviation]
-        rows.append([*row, 100 * run.wins, 100 * run.ties])
-    return TextTable([*columns, "wins %", "ties %"], rows, digits=3)
+        rows.append([*row, 100 * run.positive, 100 * run.zero])
+    return TextTable([*columns, "margin > 0 %", "margin = 0 %"], rows, digits=3)
 
 
 def _drawable(number: float) -> float:
@@ -131,29 +149,34 @@ def _drawable(number: float) -> float:
 
 
 def subsets_table(runs: Sequence[RunScores]) -> TextTable:
-    """Per subset every run's share of wins, in per cent."""
+    """Per subset every run's accuracy, in per cent."""
     rows = []
     for subset in all_subsets(runs):
-        rates = [run.win_rate(subset) for run in runs]
-        rows.append((subset, *(None if rate is None else 100 * rate.value for rate in rates)))
+        found = [run.accuracies.get(subset) for run in runs]
+        rows.append((subset, *(None if one is None else 100 * one.value for one in found)))
     return TextTable(("Subset", *(run.name for run in runs)), rows)
 
 
 def subsets_document(runs: Sequence[RunScores]) -> dict[str, Any]:
-    """Subset → run → its share of wins with its interval, as JSON."""
+    """Subset → run → its accuracy with its interval, as JSON."""
     return {
         subset: {
-            run.name: {"wins": rate.value, "ci95": rate.interval}
+            run.name: {"accuracy": one.value, "ci95": one.interval}
             for run in runs
-            if (rate := run.win_rate(subset)) is not None
+            if (one := run.accuracies.get(subset)) is not None
         }
         for subset in all_subsets(runs)
     }
 
 
 def all_subsets(runs: Sequence[RunScores]) -> list[str]:
-    """Of all runs, in the order in which they first come."""
-    return list(dict.fromkeys(subset for run in runs for subset in run.subsets))
+    """The sets' subsets, in the order in which the runs first have them."""
+    return list(dict.fromkeys(subset for run in runs for subset in run.accuracies))
+
+
+def row_subsets(runs: Sequence[RunScores]) -> list[str]:
+    """The subsets of the rows with margins, likewise."""
+    return list(dict.fromkeys(subset for run in runs for subset, _ in run.margins))
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,7 +191,7 @@ class Agreement:
     spearman: float | None
     """Correlation of the margins; `None` where one run's are all equal."""
     agreement: float | None
-    """Share of the groups that both win, or both do not win."""
+    """Share of the groups that earn the same in both."""
 
 
 def agreements(runs: Sequence[RunScores]) -> list[Agreement]:
@@ -185,7 +208,7 @@ def agreements(runs: Sequence[RunScores]) -> list[Agreement]:
             numpy.array([first.margins[key] for key in common], float),
             numpy.array([second.margins[key] for key in common], float),
         )
-        same = [first.wins[key] == second.wins[key] for key in common]
+        same = [first.credits[key] == second.credits[key] for key in common]
         found.append(
             Agreement(
                 first.name,

@@ -1,5 +1,12 @@
-"""How many tokens completions have: allenai/reward-bench's `get_subtoken_statistics`."""
+"""How many tokens a completion has with its prompt, and how many different ones.
 
+As in allenai/reward-bench's analysis/get_subtoken_statistics.py: prompt and completion are
+tokenized apart, without special tokens, and their tokens put one after the other; a token that both
+have is one different token. The standard deviation is the one that draw_subtoken_statistics.py
+draws.
+"""
+
+import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import islice
@@ -9,7 +16,7 @@ from typing import Any, Literal
 from tokenizers import Tokenizer
 
 from reward_benchmark.errors import BenchmarkError
-from reward_benchmark.group import Group
+from reward_benchmark.group import Group, Prompt
 from reward_benchmark.text_table import Cell, TextTable
 
 Side = Literal["chosen", "rejected"]
@@ -19,7 +26,7 @@ ALL = "all"
 """Stands for all subsets together, and is what a set calls its only one."""
 
 BATCH_GROUPS = 64
-"""Groups whose completions are tokenized at once."""
+"""Groups whose texts are tokenized at once."""
 
 TOKENIZER_FILE = "tokenizer.json"
 
@@ -30,6 +37,7 @@ class Extent:
 
     count: int = 0
     sum: int = 0
+    sum_of_squares: int = 0
     largest: int = 0
     smallest: int = 0
 
@@ -39,16 +47,23 @@ class Extent:
         self.largest = max(self.largest, number)
         self.count += 1
         self.sum += number
+        self.sum_of_squares += number * number
 
     @property
     def mean(self) -> float:
         """Of all numbers, of which there must be one."""
         return self.sum / self.count
 
+    @property
+    def standard_deviation(self) -> float:
+        """Of all numbers, of which there must be one: they are the whole population."""
+        # In whole numbers up to the division: nothing is lost where all are large and close.
+        return math.sqrt(self.count * self.sum_of_squares - self.sum * self.sum) / self.count
+
 
 @dataclass(slots=True)
 class TokenExtents:
-    """Of some completions."""
+    """Of some completions, each with its prompt or without."""
 
     tokens: Extent = field(default_factory=Extent)
     """How many tokens each has."""
@@ -58,10 +73,11 @@ class TokenExtents:
 
 @dataclass(frozen=True, slots=True)
 class GroupTokens:
-    """The token ids of a group's completions."""
+    """What counts of a group, completion by completion."""
 
     subset: str
-    sides: dict[Side, list[list[int]]]
+    completions: list[tuple[Side, list[int]]]
+    """Side, and token ids: those of the prompt, unless left out, then those of the completion."""
 
 
 class TokenStatistics:
@@ -79,25 +95,24 @@ class TokenStatistics:
     def add(self, group: GroupTokens) -> None:
         """Take one more group."""
         of_subset = self._extents.setdefault(group.subset, {})
-        for side, completions in group.sides.items():
+        for side, ids in group.completions:
             for extents in (of_subset, self._together):
-                for ids in completions:
-                    one = extents.setdefault(side, TokenExtents())
-                    one.tokens.add(len(ids))
-                    one.distinct.add(len(set(ids)))
+                one = extents.setdefault(side, TokenExtents())
+                one.tokens.add(len(ids))
+                one.distinct.add(len(set(ids)))
 
     def table(self) -> TextTable:
         """A row per subset and side; all subsets together come last."""
-        numbers = ("Mean", "Max", "Min")
+        numbers = ("Mean", "S.d.", "Max", "Min")
         columns = [f"{number} {what}" for what in ("tokens", "distinct") for number in numbers]
         rows: list[list[Cell]] = []
         for subset, sides in (self._extents | {ALL: self._together}).items():
             for side, extents in sides.items():
                 cells: list[Cell] = [subset, side, extents.tokens.count]
                 for one in (extents.tokens, extents.distinct):
-                    cells += [one.mean, one.largest, one.smallest]
+                    cells += [one.mean, one.standard_deviation, one.largest, one.smallest]
                 rows.append(cells)
-        return TextTable(("Subset", "Completions", "n", *columns), rows)
+        return TextTable(("Subset", "Side", "n", *columns), rows)
 
     def document(self) -> dict[str, Any]:
         """The same as JSON: subset → side → numbers."""
@@ -105,7 +120,12 @@ class TokenStatistics:
             subset: {
                 side: {"completions": extents.tokens.count}
                 | {
-                    name: {"mean": one.mean, "max": one.largest, "min": one.smallest}
+                    name: {
+                        "mean": one.mean,
+                        "standard_deviation": one.standard_deviation,
+                        "max": one.largest,
+                        "min": one.smallest,
+                    }
                     for name, one in (("tokens", extents.tokens), ("distinct", extents.distinct))
                 }
                 for side, extents in sides.items()
@@ -137,16 +157,63 @@ def open_tokenizer(name: str) -> Tokenizer:
     return tokenizer
 
 
-def token_ids(groups: Iterable[Group], tokenizer: Tokenizer) -> Iterator[GroupTokens]:
-    """The tokens of every group's completions, without special tokens around them."""
+def token_ids(
+    groups: Iterable[Group], tokenizer: Tokenizer, *, completions_only: bool = False
+) -> Iterator[GroupTokens]:
+    """The tokens of every completion with its prompt, without special tokens.
+
+    Of a prompt that is a list of messages every content counts, whoever speaks, each tokenized
+    apart; roles and what a chat template adds do not. (RewardBench's script reads prompts that are
+    texts, no others.) Rejected completions that answer a prompt of their own count with that one.
+
+    Args:
+        completions_only: leave the prompts out.
+
+    Raises:
+        BenchmarkError: a text is not Unicode.
+    """
     remaining = iter(groups)
     while batch := list(islice(remaining, BATCH_GROUPS)):
-        texts = [text for group in batch for text in group.completions]
-        encodings = iter(tokenizer.encode_batch(texts, add_special_tokens=False))
-        for group in batch:
-            ids = [encoding.ids for encoding in islice(encodings, len(group.completions))]
-            chosen, rejected = ids[: group.num_chosen], ids[group.num_chosen :]
-            yield GroupTokens(group.subset, {"chosen": chosen, "rejected": rejected})
+        texts = [list(_texts(group, completions_only=completions_only)) for group in batch]
+        for group, of_group in zip(batch, texts, strict=True):
+            _check_unicode(group, (text for _, one in of_group for text in one))
+        # Each text once: a prompt stands before every one of its completions.
+        different = list({text: None for of_group in texts for _, one in of_group for text in one})
+        encodings = tokenizer.encode_batch(different, add_special_tokens=False)
+        ids = {text: one.ids for text, one in zip(different, encodings, strict=True)}
+        for group, of_group in zip(batch, texts, strict=True):
+            yield GroupTokens(
+                group.subset,
+                [(side, [id_ for text in one for id_ in ids[text]]) for side, one in of_group],
+            )
+
+
+def _texts(group: Group, *, completions_only: bool) -> Iterator[tuple[Side, list[str]]]:
+    """For each completion its side, and the texts whose tokens count for it, in their order."""
+    rejected_prompt = group.prompt if group.rejected_prompt is None else group.rejected_prompt
+    sides: tuple[tuple[Side, Prompt, tuple[str, ...]], ...] = (
+        ("chosen", group.prompt, group.chosen),
+        ("rejected", rejected_prompt, group.rejected),
+    )
+    for side, prompt, completions in sides:
+        before = [] if completions_only else _contents(prompt)
+        for completion in completions:
+            yield side, [*before, completion]
+
+
+def _check_unicode(group: Group, texts: Iterable[str]) -> None:
+    for text in texts:
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:
+            raise BenchmarkError(
+                f"row {group.row} (subset {group.subset!r}, id {group.id!r}) cannot be tokenized: "
+                f"character {error.start} of a text is half of a surrogate pair; mend the text"
+            ) from error
+
+
+def _contents(prompt: Prompt) -> list[str]:
+    return [prompt] if isinstance(prompt, str) else [message["content"] for message in prompt]
 
 
 def _from_hub(hub_id: str) -> Path:

@@ -1,7 +1,7 @@
 """`reward-benchmark export`."""
 
 from collections.abc import Mapping
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -15,7 +15,7 @@ from reward_benchmark.cli.saved_run_options import Overwrite, RunDataset
 from reward_benchmark.errors import BenchmarkError
 
 if TYPE_CHECKING:
-    from reward_benchmark.datasets import Dataset
+    from reward_benchmark.datasets import Benchmark, Dataset
     from reward_benchmark.saved_run import SavedRun
 
 
@@ -64,10 +64,12 @@ def export(
     """Write a run as RewardBench's files, for its leaderboard and analysis.
 
     DIR gets eval-set/MODEL.json with the accuracies and eval-set-scores/MODEL.json with texts and
-    scores (pref-sets for the prior sets). Nothing leaves this machine unless an option says so.
+    scores (pref-sets for the prior sets); both are MODEL_ref_free.json for a DPO model without its
+    reference. Each set needs a DIR of its own. Nothing leaves this machine unless an option says
+    so.
     """
     # SciPy and NumPy take a second to import, which --help should not cost.
-    from reward_benchmark.rewardbench_files import require_subset_names
+    from reward_benchmark.rewardbench_files import require_no_other_data, require_subset_names
     from reward_benchmark.saved_run import open_run_dataset, open_saved_run
 
     console = Console(stderr=True)
@@ -77,10 +79,18 @@ def export(
         saved = open_saved_run(run)
         results = {**saved.document, "model": saved.model if model is None else model}
         require_subset_names(results)
-        path = _path_of(results["model"])
+        files = {name: out / name for name in _names(results, saved.benchmark)}
+        require_no_other_data(
+            ((str(file), file) for file in files.values()), results, option="--out"
+        )
+        if push_to_hub is not None:
+            from reward_benchmark.hub_upload import check_uploadable
+
+            with console.status(f"Looking into {push_to_hub}"):
+                check_uploadable(push_to_hub, files, results)
         with console.status(f"Reading {saved.dataset}"):
             data = open_run_dataset(saved, dataset)
-        files = _written(saved, data, results, path, out, overwrite=overwrite, console=console)
+        _write(saved, data, results, files, out, overwrite=overwrite, console=console)
         uploads = {}
         if push_to_hub is not None:
             with console.status(f"Uploading to {push_to_hub}"):
@@ -104,28 +114,25 @@ def export(
     )
 
 
-def _written(
+def _write(
     saved: "SavedRun",
     data: "Dataset",
     results: Mapping[str, Any],
-    path: PurePosixPath,
+    files: Mapping[str, Path],
     out: Path,
     *,
     overwrite: bool,
     console: Console,
-) -> dict[str, Path]:
-    """Write both files, or neither: name → file."""
-    from reward_benchmark.output_file import check_replaceable
-    from reward_benchmark.rewardbench_files import (
-        accuracies_document,
-        encoded,
-        folder_of,
-        scores_folder_of,
-    )
+) -> None:
+    """Write both files, or neither.
 
-    accuracies = f"{folder_of(saved.benchmark)}/{path}"
-    scores = f"{scores_folder_of(saved.benchmark)}/{path}"
-    files = {name: out / name for name in (accuracies, scores)}
+    Args:
+        files: the names of accuracies and scores → where they go.
+    """
+    from reward_benchmark.output_file import check_replaceable
+    from reward_benchmark.rewardbench_files import accuracies_document, encoded
+
+    accuracies, scores = files
     out.mkdir(parents=True, exist_ok=True)
     # Made whole before any is put in its place.
     with TemporaryDirectory(dir=out, prefix=".export-") as made_in:
@@ -138,7 +145,6 @@ def _written(
             file.parent.mkdir(parents=True, exist_ok=True)
         for name, file in files.items():
             made[name].replace(file)
-    return files
 
 
 def _write_scores(
@@ -164,7 +170,7 @@ def _pushed(
     from reward_benchmark.hub_upload import push_files, results_card
 
     card = results_card(results, command_line())
-    return push_files(repository, files, card=card, overwrite=overwrite)
+    return push_files(repository, files, results, card=card, overwrite=overwrite)
 
 
 def _check_wandb(path: str) -> None:
@@ -176,12 +182,16 @@ def _check_wandb(path: str) -> None:
     import reward_benchmark.wandb_upload  # noqa: F401 (it says what is missing)
 
 
-def _path_of(model: str) -> PurePosixPath:
-    """Where RewardBench would keep the files of a model."""
+def _names(results: Mapping[str, Any], benchmark: "Benchmark") -> tuple[str, str]:
+    """Where RewardBench would keep the accuracies and the scores of a run."""
+    from reward_benchmark.rewardbench_files import file_name, folder_of, scores_folder_of
+
+    model = results["model"]
     parts = model.split("/")
     if len(parts) > 2 or any(part in ("", ".", "..") or not part.isprintable() for part in parts):
         raise BenchmarkError(
             f"the model {model!r} cannot name a file, which needs one or two printable parts: say "
             "how to call it with --model OWNER/NAME"
         )
-    return PurePosixPath(f"{model}.json")
+    name = file_name(results)
+    return f"{folder_of(benchmark)}/{name}", f"{scores_folder_of(benchmark)}/{name}"

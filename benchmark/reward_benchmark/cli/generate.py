@@ -8,7 +8,7 @@ from rich.table import Table
 from rich.text import Text
 
 from reward_benchmark.cli.ending import command_line, ending_well, show
-from reward_benchmark.cli.options import Out, PrintJson, http_url
+from reward_benchmark.cli.options import Out, PrintJson, http_url, token_limit
 
 
 def generate(
@@ -45,7 +45,14 @@ def generate(
         float | None,
         typer.Option(min=0.0, max=1.0, help="Sample among the likeliest tokens of this mass."),
     ] = None,
-    max_tokens: Annotated[int, typer.Option(min=1, help="After these, a candidate is cut.")] = 2048,
+    max_tokens: Annotated[
+        int | None,
+        typer.Option(
+            parser=token_limit,
+            metavar="NUMBER|none",
+            help="After these, a candidate is cut; none leaves the limit to the endpoint.",
+        ),
+    ] = 2048,
     seed: Annotated[
         int, typer.Option(help="Every candidate's own seed is computed from it, its id and place.")
     ] = 0,

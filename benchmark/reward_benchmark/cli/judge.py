@@ -8,7 +8,15 @@ import typer
 from rich.console import Console
 
 from reward_benchmark.cli.ending import command_line, ending_well, show
-from reward_benchmark.cli.options import DatasetName, Limit, Out, PrintJson, Subsets, http_url
+from reward_benchmark.cli.options import (
+    DatasetName,
+    Limit,
+    Out,
+    PrintJson,
+    Subsets,
+    http_url,
+    token_limit,
+)
 
 
 def _url(value: str | None) -> str | None:
@@ -22,7 +30,7 @@ def _prices(values: list[float] | None) -> list[float] | None:
     return values
 
 
-def _temperature(value: str) -> float | None:
+def _temperature(value: str | float) -> float | None:
     if value == "none":
         return None
     try:
@@ -75,11 +83,19 @@ def judge(
     ] = "both",
     seed: Annotated[int, typer.Option(help="Of the orders, and of sampling above 0.")] = 0,
     temperature: Annotated[
-        str,
-        typer.Option(metavar="NUMBER|none", help="none leaves it to the endpoint."),
-    ] = "0",
+        float | None,
+        typer.Option(
+            parser=_temperature, metavar="NUMBER|none", help="none leaves it to the endpoint."
+        ),
+    ] = 0,
     max_tokens: Annotated[
-        int, typer.Option(min=1, help="An answer that is cut there is not counted.")
+        int | None,
+        typer.Option(
+            parser=token_limit,
+            metavar="NUMBER|none",
+            help="An answer that is cut there is not counted; none leaves the limit to the "
+            "endpoint.",
+        ),
     ] = 2048,
     system_role: Annotated[
         bool,
@@ -157,12 +173,12 @@ def judge(
                 input_prices=price_input or (),
                 output_prices=price_output or (),
             ),
-            sampling=Sampling(temperature=_temperature(temperature), max_tokens=max_tokens),
+            sampling=Sampling(temperature=temperature, max_tokens=max_tokens),
             prompts=load_prompts(prompts, system_role=system_role),
             mode=mode,
             orders=orders,
             seed=seed,
-            ties_subsets=chosen.benchmark.groupwise,
+            benchmark=chosen.benchmark,
             cache=cache,
             timeout_seconds=timeout,
         )

@@ -25,6 +25,23 @@ def http_urls(values: list[str] | None) -> list[str]:
     return [http_url(value) for value in values or ()]
 
 
+def token_limit(value: str | int) -> int | None:
+    """The most tokens that an answer may have; `None`, for "none", is no limit of ours.
+
+    Args:
+        value: what the user gave, or else the default, which is a number already.
+    """
+    if value == "none":
+        return None
+    try:
+        limit = int(value)
+    except ValueError:
+        limit = 0
+    if limit < 1:
+        raise typer.BadParameter(f"{value!r} is neither a whole number from 1 nor 'none'")
+    return limit
+
+
 Out = Annotated[
     Path,
     typer.Option(

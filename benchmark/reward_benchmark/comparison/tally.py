@@ -35,7 +35,6 @@ class Tally:
         self.second_failed += other.error is not None
         self.wins[float(one.win), float(other.win)] += 1
         first, second = (list(self._benchmark.credits(outcome)) for outcome in (one, other))
-        # Of several numbers of a group, the first is that of the whole group.
         (_, credit), (_, other_credit) = first[0], second[0]
         if credit != other_credit:
             known = other if one.subset in self._numbered else one

@@ -15,7 +15,10 @@ Raises `ValueError`, which says what is wrong with which column.
 """
 
 Credits = Callable[[Outcome], Iterable[tuple[str, float]]]
-"""What an outcome is worth: pairs of a subset and a credit from 0 to 1 in it."""
+"""What an outcome is worth: pairs of a subset and a credit from 0 to 1 in it.
+
+Of several, the first is that of the whole group.
+"""
 
 
 class HubSource(NamedTuple):
@@ -58,5 +61,16 @@ class Benchmark:
     """Subsets of its rows, where its numbers are of others."""
     noun: str = "pair"
     """What a user calls one group of it."""
+    tie_rule: str = "A tie counts as a loss."
+    """What a group earns whose lowest chosen score is its highest rejected one, for people."""
     remark: str | None = None
     """What a reader of its numbers must know."""
+
+    def worth(self, outcome: Outcome) -> float:
+        """The credit of a whole group, from 0 to 1: for most sets 1 for a win, 0 for the rest."""
+        return next(credit for _, credit in self.credits(outcome))
+
+    @property
+    def has_partial_credit(self) -> bool:
+        """Whether a group may earn a part of its credit."""
+        return self.credits is not strict_win

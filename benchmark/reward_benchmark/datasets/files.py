@@ -19,16 +19,22 @@ SUFFIXES = (".jsonl", ".jsonl.gz", ".json", ".parquet")
 PARQUET_BATCH_ROWS = 256
 """Rows decoded at once: a few megabytes of text."""
 
+_OBJECT = re.compile(rb"(\xef\xbb\xbf)?\s*\{")
+"""The start of one in JSON, maybe behind a byte order mark."""
+
 
 def open_file(path: Path, *, split: str | None = None) -> Source:
     """The rows of one file: JSON lines (also gzipped), a JSON array, or Parquet.
 
-    JSON lines and Parquet are read as a stream, a JSON array as a whole.
+    JSON lines and Parquet are read as a stream, a JSON array as a whole. A `.json` file may hold
+    either: `Dataset.to_json` of Hugging Face's datasets writes JSON lines under that name.
     """
-    reader, unit = {
-        ".parquet": (_parquet_rows, "row"),
-        ".json": (_json_array_rows, "row"),
-    }.get(path.suffix, (_json_lines_rows, "line"))
+    if path.suffix == ".parquet":
+        reader, unit = _parquet_rows, "row"
+    elif path.suffix == ".json" and not _holds_lines(path):
+        reader, unit = _json_array_rows, "row"
+    else:
+        reader, unit = _json_lines_rows, "line"
     location = str(path.resolve())
 
     def rows() -> Rows:
@@ -71,10 +77,24 @@ def _json_lines_rows(path: Path) -> Iterator[tuple[int, object]]:
                 yield number, _decoded(line, f"{path.resolve()}, line {number}")
 
 
+def _holds_lines(path: Path) -> bool:
+    """Whether the first line that is not blank is an object by itself, or there is none."""
+    try:
+        with path.open("rb") as lines:
+            first = next((line for line in lines if not line.isspace()), None)
+        # An array may be one line of gigabytes, so only what may be an object is parsed.
+        return first is None or (bool(_OBJECT.match(first)) and isinstance(decoded(first), dict))
+    except (OSError, ValueError):
+        return False  # the reader of arrays says why
+
+
 def _json_array_rows(path: Path) -> Iterator[tuple[int, object]]:
     array = _decoded(path.read_bytes(), str(path.resolve()))
     if not isinstance(array, list):
-        raise DatasetError(f"{path.resolve()} is not a JSON array: one object a line is .jsonl")
+        raise DatasetError(
+            f"{path.resolve()} is neither a JSON array nor JSON lines: put its rows in an array, "
+            "or each on a line of its own"
+        )
     yield from enumerate(array, start=1)
 
 

@@ -79,6 +79,10 @@ REWARDBENCH_2 = Benchmark(
     overall=dict.fromkeys(SUBSETS, 1.0),
     counts=COUNTS,
     noun="prompt",
+    tie_rule=(
+        "A correct completion that shares the highest score with k - 1 others earns 1/k; in "
+        f"{TIES}, a tie counts as a loss."
+    ),
     remark=(
         "Ties is no share of prompts: RewardBench 2 adds a term of weight 0.01 to weights that sum "
         "to 1 already, so it ranges from -0.01 to 1.01, and the overall number up to 1.0017."

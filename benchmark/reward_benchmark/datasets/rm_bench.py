@@ -84,6 +84,10 @@ RM_BENCH = Benchmark(
     overall=dict.fromkeys(DOMAINS, 1.0),
     row_subsets=get_args(_Domain),
     noun="prompt",
+    tie_rule=(
+        "In a tie, the lowest right answer scores like the highest wrong one: of the nine "
+        "comparisons, those with equal scores are lost."
+    ),
     remark=(
         "Each prompt is nine comparisons of a right with a wrong answer: hard ones, where the "
         "wrong answer has the richer style, easy ones, where the right one has, and normal ones."

@@ -4,7 +4,14 @@ import sys
 from collections.abc import Iterable, Mapping
 from typing import Annotated, TypeVar
 
-from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import (
+    AliasChoices,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    model_validator,
+)
 
 from reward_benchmark.group import Group, Prompt
 from reward_client.schema import Text
@@ -50,13 +57,21 @@ def shown(value: object, characters: int = _SHOWN_CHARACTERS) -> str:
 
 
 class Message(BaseModel):
-    """A turn of a conversation."""
+    """A turn of a conversation; a field that is null is as good as missing."""
 
     # A further field could change what the conversation means, so it is not dropped silently.
     model_config = ConfigDict(strict=True, extra="forbid")
 
     role: str
     content: str
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_nulls(cls, value: object) -> object:
+        # Arrow gives every message of a column all fields that any of them has.
+        if not isinstance(value, Mapping):
+            return value
+        return {name: field for name, field in value.items() if field is not None}
 
 
 Messages = Annotated[list[Message], Field(min_length=1)]
@@ -180,7 +195,21 @@ def _complaint(columns: type[Row], row: Mapping[str, object], error: ValidationE
         verb = "is missing" if len(missing) == 1 else "are missing"
         return f"column{'s' * (len(missing) > 1)} {names} {verb}; its columns are {there}"
     column = str(error.errors()[0]["loc"][0])
-    return f"column {column!r} must be {_description(columns, column)}, not {shown(row[column])}"
+    complaint = (
+        f"column {column!r} must be {_description(columns, column)}, not {shown(row[column])}"
+    )
+    if fields := _further_fields(column, error):
+        complaint += f"; drop {', '.join(map(shown, fields))} from its messages"
+    return complaint
+
+
+def _further_fields(column: str, error: ValidationError) -> list[str]:
+    """What messages have besides a role and a content, where nothing else is wrong with them."""
+    # That a list of messages is no text either is not what is wrong with it.
+    errors = [e for e in error.errors() if e["loc"][0] == column and e["loc"][1:] != ("str",)]
+    if {e["type"] for e in errors} != {"extra_forbidden"}:
+        return []
+    return list(dict.fromkeys(str(e["loc"][-1]) for e in errors))
 
 
 def _description(columns: type[Row], column: str) -> str | None:

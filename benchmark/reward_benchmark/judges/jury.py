@@ -1,12 +1,13 @@
 """One or more judges as a scorer: every group goes before each, and their answers become scores."""
 
 import asyncio
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import fmean
 from typing import Any, Literal
 
 from reward_benchmark.chat import Answer
+from reward_benchmark.datasets import PREFERENCES, Benchmark
 from reward_benchmark.group import Group, Prompt
 from reward_benchmark.judges.answer_form import AnswerForm
 from reward_benchmark.judges.judge import Judge, Messages
@@ -78,8 +79,9 @@ class Jury:
         orders: whether each comparison is asked in two orders, one the other's reverse, or only in
             the seeded one.
         seed: of the order in which completions are shown.
-        ties_subsets: those whose groups have any number of correct completions and are measured
-            together, as RewardBench 2's Ties: rated too, by what is equally correct.
+        benchmark: what is judged. Groups of its subsets that are measured together, as RewardBench
+            2's Ties, have any number of correct completions and are rated: by what is equally
+            correct.
     """
 
     info: InfoResponse | None = None
@@ -92,7 +94,7 @@ class Jury:
         mode: Mode = "pairwise",
         orders: Orders = "both",
         seed: int = 0,
-        ties_subsets: Collection[str] = (),
+        benchmark: Benchmark = PREFERENCES,
     ) -> None:
         self.model = " + ".join(judge.name for judge in judges)
         self.model_type = GENERATIVE if len(judges) == 1 else GENERATIVE_JURY
@@ -113,7 +115,7 @@ class Jury:
         self._mode = mode
         self._both_orders = orders == "both"
         self._seed = seed
-        self._ties_subsets = frozenset(ties_subsets)
+        self._benchmark = benchmark
 
     async def score(self, group: Group) -> Scores | Failure:
         """See `Scorer.score`."""
@@ -141,7 +143,7 @@ class Jury:
     def summary(self, outcomes: Iterable[Outcome]) -> Mapping[str, Any]:
         """Each judge's numbers, how far judges agree, tokens and cost."""
         prices = {judge.name: judge.price for judge in self._judges}
-        return {"judges": judges_summary(outcomes, prices)}
+        return {"judges": judges_summary(outcomes, prices, self._benchmark.worth)}
 
     def _bills(self, answers: Sequence[Sequence[Answer | Failure]]) -> list[dict[str, Any]]:
         """What a case without scores cost, for each judge that answered at all."""
@@ -152,7 +154,7 @@ class Jury:
         ]
 
     def _case(self, group: Group) -> _Case | Failure:
-        if group.subset in self._ties_subsets:
+        if group.subset in self._benchmark.groupwise:
             return self._rated(group, "rating-ties")
         if self._mode == "rating" or group.num_chosen > 1:
             return self._rated(group, "rating")
@@ -256,10 +258,11 @@ def _is_tie(case: _Case, verdict: str) -> bool:
 def _not_understood(case: _Case, judge: Judge, messages: Messages, answer: Answer) -> Failure:
     request = f"request {judge.key(messages)[:12]}"
     if answer.cut_short:
+        limit = judge.sampling.max_tokens
+        by = "the endpoint's own limit" if limit is None else f"--max-tokens {limit}"
         return Failure(
             "answer_cut_short",
-            f"{judge.name}: {request} was cut short by --max-tokens "
-            f"{judge.sampling.max_tokens}, so its end is not known",
+            f"{judge.name}: {request} was cut short by {by}, so its end is not known",
         )
     what = "rating" if case.way in ("rating", "rating-ties") else "verdict"
     return Failure(

@@ -2,7 +2,7 @@
 
 import re
 from collections import Counter
-from collections.abc import AsyncIterator, Collection, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,6 +11,7 @@ from typing import TypeVar
 from rich.console import Console
 
 from reward_benchmark.chat import ChatClient, Sampling
+from reward_benchmark.datasets import Benchmark
 from reward_benchmark.errors import BenchmarkError
 from reward_benchmark.judges.cache import AnswerCache
 from reward_benchmark.judges.judge import Judge, Price
@@ -44,7 +45,7 @@ class Panel:
     orders: Orders
     seed: int
     """Of the orders, and, plus its number among the judges of one model, of a judge's sampling."""
-    ties_subsets: Collection[str]
+    benchmark: Benchmark
     cache: Path | None
     timeout_seconds: float
 
@@ -86,7 +87,7 @@ class Panel:
                 mode=self.mode,
                 orders=self.orders,
                 seed=self.seed,
-                ties_subsets=self.ties_subsets,
+                benchmark=self.benchmark,
             )
 
     def _sampling(self, repetition: int) -> Sampling:

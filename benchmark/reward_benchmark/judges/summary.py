@@ -1,7 +1,7 @@
 """What a run's lines say about its judges: each one's numbers, their agreement, and the bill."""
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from itertools import combinations
 from typing import Any
@@ -11,6 +11,8 @@ from reward_benchmark.judges.judge import Price
 from reward_benchmark.outcome import Outcome
 from reward_benchmark.statistics import accuracy
 
+Worth = Callable[[Outcome], float]
+
 _TIE = "tie"
 
 
@@ -19,7 +21,7 @@ class _Tally:
     """Counts over the groups that one judge has judged."""
 
     credits: Counter[float] = field(default_factory=Counter)
-    """1 for a group that the judge alone would win."""
+    """What each group would earn with this judge alone."""
     ties: int = 0
     verdicts: Counter[str] = field(default_factory=Counter)
     ratings: Counter[float] = field(default_factory=Counter)
@@ -36,13 +38,13 @@ class _Tally:
     input_tokens: int = 0
     output_tokens: int = 0
 
-    def add(self, outcome: Outcome, said: Mapping[str, Any]) -> None:
+    def add(self, outcome: Outcome, said: Mapping[str, Any], worth: Worth) -> None:
         """Count what the judge said of one group."""
         alone = Outcome(
             outcome.subset, outcome.id, outcome.num_chosen, scores=_scores_alone(outcome, said)
         )
         if alone.margin is not None:
-            self.credits[float(alone.win)] += 1
+            self.credits[worth(alone)] += 1
             self.ties += alone.tie
         self.ratings.update(said.get("ratings", ()))
         self._add_verdicts(said.get("verdicts", ()), said.get("picks", ()), len(alone.scores or ()))
@@ -93,7 +95,7 @@ class _Tally:
 
 
 def judges_summary(
-    outcomes: Iterable[Outcome], prices: Mapping[str, Price | None]
+    outcomes: Iterable[Outcome], prices: Mapping[str, Price | None], worth: Worth
 ) -> dict[str, Any]:
     """The block `judges` of `results.json`; shares are fractions, `None` where nothing was counted.
 
@@ -102,6 +104,7 @@ def judges_summary(
 
     Args:
         prices: judge → what its tokens cost, in the order to be reported.
+        worth: what an outcome earns in its set.
     """
     tallies = {judge: _Tally() for judge in prices}
     decisions = {pair: Counter[tuple[object, object]]() for pair in combinations(prices, 2)}
@@ -113,7 +116,7 @@ def judges_summary(
             continue
         choices = {}
         for said in said_of_group:
-            tallies[said["judge"]].add(outcome, said)
+            tallies[said["judge"]].add(outcome, said, worth)
             choices[said["judge"]] = _choice(outcome, said)
         for (one, other), pairs in decisions.items():
             pairs[choices[one], choices[other]] += 1

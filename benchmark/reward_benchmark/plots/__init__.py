@@ -7,7 +7,7 @@ colour is never alone: hatches, marks and line styles differ too.
 
 from matplotlib.figure import Figure
 
-from reward_benchmark.plots.bars import interval_bars, usage_bars
+from reward_benchmark.plots.bars import interval_bars, sectioned_bars, usage_bars
 from reward_benchmark.plots.curves import (
     curves_with_bands,
     reliability_diagram,
@@ -35,6 +35,7 @@ __all__ = [
     "reliability_diagram",
     "save",
     "score_histograms",
+    "sectioned_bars",
     "to_svg",
     "token_heat_map",
     "token_lines",

@@ -6,6 +6,7 @@ from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
 from matplotlib.ticker import PercentFormatter
 
 from reward_benchmark.plots.style import (
@@ -13,6 +14,7 @@ from reward_benchmark.plots.style import (
     add_legend,
     check_aligned,
     house_style,
+    label,
     literal,
     new_figure,
     row_labels,
@@ -52,27 +54,11 @@ def interval_bars(
     """
     baselines = baselines or {}
     check_aligned(labels, **series, **baselines)
-    thickness = 0.8 / max(1, len(series))
-    group_inches = max(0.28, BAR_INCHES * len(series) / 0.8)
     legend_inches = 0.2 * (len(series) + len(baselines))
+    group_inches = _group_inches(len(series))
     figure = new_figure(1.3 + legend_inches + group_inches * len(labels), title=title, note=note)
     axes = figure.subplots()
-    handles: list[Artist] = []
-    for index, estimates in enumerate(series.values()):
-        style = series_style(index)
-        handles.append(swatch(style))
-        known = [(row, one) for row, one in enumerate(estimates) if one is not None]
-        axes.barh(
-            [row - 0.4 + thickness * (index + 0.5) for row, _ in known],
-            [one.value for _, one in known],
-            thickness * 0.92,
-            xerr=_reach([one for _, one in known]),
-            color=style.colour,
-            hatch=style.hatch,
-            edgecolor="white",
-            linewidth=0.3,
-            error_kw={"elinewidth": 0.9, "capsize": 1.8, "ecolor": "black"},
-        )
+    handles: list[Artist] = [*_draw_bars(axes, list(series.values()))]
     for index, baseline in enumerate(baselines.values()):
         handles.append(_draw_baseline(axes, baseline, series_style(index + 3)))
     row_labels(axes, labels, None if counts is None else [[count] for count in counts])
@@ -83,6 +69,47 @@ def interval_bars(
         axes.xaxis.set_major_formatter(PercentFormatter(1, symbol=None))
     if len(handles) > 1:
         add_legend(figure, handles, [*series, *baselines])
+    return figure
+
+
+@house_style()
+def sectioned_bars(
+    sections: Mapping[str, Sequence[str]],
+    series: Mapping[str, Mapping[str, Estimate]],
+    *,
+    title: str,
+    value_label: str,
+    note: str | None = None,
+    limits: tuple[float | None, float | None] | None = None,
+) -> Figure:
+    """Bars with intervals as of `interval_bars`, a panel per section over a common axis.
+
+    Args:
+        sections: name, which stands above its panel → its labels, such as subsets. There must be
+            a section, and a label in each.
+        series: name → label → estimate, as far as there is one.
+        value_label: what is measured, with its unit.
+        note: stands below the title, such as the number of pairs.
+        limits: of the value axis; `None` leaves an end to the values.
+    """
+    rows = sum(map(len, sections.values()))
+    height = 1.3 + 0.2 * len(series) + 0.4 * len(sections) + _group_inches(len(series)) * rows
+    figure = new_figure(height, title=title, note=note)
+    panels = figure.subplots(
+        len(sections),
+        sharex=True,
+        squeeze=False,
+        height_ratios=list(map(len, sections.values())),
+    )[:, 0]
+    for axes, (name, labels) in zip(panels, sections.items(), strict=True):
+        handles = _draw_bars(axes, [[one.get(row) for row in labels] for one in series.values()])
+        row_labels(axes, labels)
+        axes.set_title(label(name), loc="left", fontweight="bold")
+    panels[-1].set_xlabel(literal(value_label))
+    if limits is not None:
+        panels[-1].set_xlim(limits)
+    if len(series) > 1:
+        add_legend(figure, handles, list(series))
     return figure
 
 
@@ -126,6 +153,30 @@ def usage_bars(
     axes.set_xlabel(literal(value_label))
     add_legend(figure, [swatch(series_style(index)) for index in range(len(usage))], list(usage))
     return figure
+
+
+def _group_inches(num_series: int) -> float:
+    return max(0.28, BAR_INCHES * num_series / 0.8)
+
+
+def _draw_bars(axes: Axes, series: Sequence[Sequence[Estimate | None]]) -> list[Patch]:
+    """A group of bars per row, a bar per series; what stands for the series in a legend."""
+    thickness = 0.8 / max(1, len(series))
+    styles = [series_style(index) for index in range(len(series))]
+    for index, (style, estimates) in enumerate(zip(styles, series, strict=True)):
+        known = [(row, one) for row, one in enumerate(estimates) if one is not None]
+        axes.barh(
+            [row - 0.4 + thickness * (index + 0.5) for row, _ in known],
+            [one.value for _, one in known],
+            thickness * 0.92,
+            xerr=_reach([one for _, one in known]),
+            color=style.colour,
+            hatch=style.hatch,
+            edgecolor="white",
+            linewidth=0.3,
+            error_kw={"elinewidth": 0.9, "capsize": 1.8, "ecolor": "black"},
+        )
+    return [swatch(style) for style in styles]
 
 
 def _draw_baseline(axes: Axes, values: Sequence[float | None], style: SeriesStyle) -> Line2D:

@@ -8,8 +8,8 @@ from reward_benchmark.datasets.rewardbench_2 import REWARDBENCH_2
 
 HOW_TO_READ: Sequence[str] = (
     "A model wins a pair if it scores the chosen completion strictly above the rejected one; with "
-    "several completions, if it scores every chosen one above every rejected one, unless the set "
-    "says otherwise. A tie is a loss, and so is a pair that could not be scored.",
+    "several completions, if it scores every chosen one above every rejected one. A tie is a loss. "
+    "Where a set says otherwise, it is written there. What could not be scored earns nothing.",
     "An interval says how far a number may be from the one that the model would have on endlessly "
     "many such pairs: of a hundred intervals of 95 %, about five miss it. Two models whose "
     "intervals overlap may still differ; the section on differences compares them pair by pair.",

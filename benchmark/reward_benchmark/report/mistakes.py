@@ -4,6 +4,7 @@ import heapq
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from reward_benchmark.datasets import Benchmark
 from reward_benchmark.errors import DatasetError
 from reward_benchmark.group import Group, Key, Prompt
 from reward_benchmark.outcome import Outcome
@@ -72,6 +73,7 @@ def mistakes_section(reported: ReportedSet, count: int, datasets: Sequence[str])
             {name: found[key] for name, found in outcomes.items() if key in found},
             groups.get(key),
             f"set-{reported.number}-pair-{number}",
+            reported.benchmark,
         )
         for number, key in enumerate(keys, start=1)
     ]
@@ -165,6 +167,7 @@ def _pair(
     outcomes: Mapping[str, Outcome],
     group: Group | None,
     anchor: str,
+    benchmark: Benchmark,
 ) -> Pair:
     subset, identifier = key
     worst = outcomes[mistake.runs[0]]
@@ -175,26 +178,28 @@ def _pair(
         subset=subset,
         runs=mistake.runs,
         reasons=mistake.reasons,
-        scores=_scores(outcomes, several=len(worst.scores) > 2),
+        scores=_scores(outcomes, benchmark, several=len(worst.scores) > 2),
     )
     return pair if group is None else _with_texts(pair, group, worst, outcomes)
 
 
-def _scores(outcomes: Mapping[str, Outcome], *, several: bool) -> Table:
+def _scores(outcomes: Mapping[str, Outcome], benchmark: Benchmark, *, several: bool) -> Table:
     sides = ("lowest chosen", "highest rejected") if several else ("chosen", "rejected")
     titles = [*sides, "margin"]
     return Table(
         "Scores",
         [Column("model", numeric=False), *map(Column, titles), Column("", numeric=False)],
-        [_scores_row(name, outcome) for name, outcome in outcomes.items()],
+        [_scores_row(name, outcome, benchmark) for name, outcome in outcomes.items()],
     )
 
 
-def _scores_row(name: str, outcome: Outcome) -> list[Cell]:
+def _scores_row(name: str, outcome: Outcome, benchmark: Benchmark) -> list[Cell]:
     if outcome.error is not None:
         return [Cell(name), *[Cell(NONE)] * 3, Cell(outcome.error.code)]
     numbers = (min(outcome.chosen_scores), max(outcome.rejected_scores), outcome.margin or 0.0)
     verdict = "won" if outcome.win else "tie" if outcome.tie else "lost"
+    if 0 < (credit := benchmark.worth(outcome)) < 1:
+        verdict = f"{credit:.2f} won"
     return [Cell(name), *(Cell(score(number), number) for number in numbers), Cell(verdict)]
 
 

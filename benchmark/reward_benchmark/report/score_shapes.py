@@ -240,34 +240,37 @@ def _calibration_row(name: str, calibration: Calibration) -> list[Cell]:
 def counts_section(reported: ReportedSet) -> Section:
     """Ties, errors and texts that were cut: what lies behind losses that are no preference."""
     noun = reported.benchmark.noun
+    partial_credit = reported.benchmark.has_partial_credit
     codes = sorted({code for run in reported.runs for code in run.metrics.total.error_codes})
     table = Table(
         f"What became of the {noun}s of each run",
         [
             Column("model", numeric=False),
             Column("won"),
-            Column("tied"),
+            Column("won in part" if partial_credit else "tied"),
             Column("lost"),
             Column("failed"),
             *(Column(f"failed: {code}") for code in codes),
             Column("prompt truncated"),
         ],
-        [_count_row(run, codes) for run in reported.runs],
+        [_count_row(run, codes, partial_credit=partial_credit) for run in reported.runs],
         sortable=True,
     )
     text = (
-        f"A tie and a {noun} without scores count as losses. A truncated prompt lost its start, "
-        "because it was longer than the model's limit."
+        f"{reported.benchmark.tie_rule} A {noun} without scores earns nothing. "
+        "A truncated prompt lost its start, because it was longer than the model's limit."
     )
     return Section(
         "Ties, errors, truncation", f"set-{reported.number}-counts", [Prose(text), table]
     )
 
 
-def _count_row(run: ReportedRun, codes: list[str]) -> list[Cell]:
+def _count_row(run: ReportedRun, codes: list[str], *, partial_credit: bool) -> list[Cell]:
     total = run.metrics.total
-    lost = total.count - total.wins - total.ties - total.errors
-    numbers = (total.wins, total.ties, lost, total.errors)
+    between = sum(times for credit, times in total.credits.items() if 0 < credit < 1)
+    between = between if partial_credit else total.ties
+    lost = total.count - total.wins - between - total.errors
+    numbers = (total.wins, between, lost, total.errors)
     return [
         Cell(run.name),
         *(count_cell(number, total.count) for number in numbers),

@@ -41,7 +41,7 @@ class ReportedRun:
     @cached_property
     def samples(self) -> Samples:
         """Scores and lengths."""
-        return Samples(self.saved.outcomes())
+        return Samples(self.saved.benchmark.worth, self.saved.outcomes())
 
     @cached_property
     def distributions(self) -> Distributions:

@@ -66,6 +66,24 @@ def benchmark_of(subsets: Collection[str], *, of_rows: bool = False) -> Benchmar
     return None
 
 
+def subsets_in(path: Path) -> tuple[frozenset[str], bool]:
+    """The subsets that a file has numbers of, and whether they are those of rows of several.
+
+    There are none in a file of another kind. Unlike in `read_accuracies`, they may be anybody's,
+    and retired.
+    """
+    try:
+        content = _content(path)
+    except RewardBenchFileError:
+        return frozenset(), False
+    column = content.get("subset")
+    if isinstance(column, list):
+        subsets = frozenset(name for name in column if isinstance(name, str))
+        return subsets, "num_correct" in content
+    numbers = frozenset(name for name, value in content.items() if _is_number(value))
+    return numbers - METADATA, False
+
+
 def read_accuracies(path: Path) -> PublishedAccuracies:
     """Read the accuracies that RewardBench publishes of a model.
 
@@ -229,7 +247,7 @@ def _best_of_n(entry: Mapping[str, Any], id_: int | str, benchmark: Benchmark) -
     # What is there for Ties means nothing, and other numbers of completions have no rule.
     if outcome.scores is None or result is None or entry["subset"] == TIES:
         return outcome
-    _, expected = next(iter(benchmark.credits(outcome)))
+    expected = benchmark.worth(outcome)
     if not _is_number(result) or abs(result - expected) > _ROUNDING:
         raise ValueError(f"the result is {shown(result)}, but the scores are {shown(scores)}")
     return outcome

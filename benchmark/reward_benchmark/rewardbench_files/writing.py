@@ -141,7 +141,7 @@ def _result(outcome: Outcome, benchmark: Benchmark) -> float | None:
     """The credit, where the subset's number is a mean of credits."""
     if outcome.subset in benchmark.groupwise:
         return None
-    return next(credit for _, credit in benchmark.credits(outcome))
+    return benchmark.worth(outcome)
 
 
 def _conversation(group: Group, index: int) -> list[dict[str, str]]:

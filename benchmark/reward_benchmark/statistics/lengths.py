@@ -1,12 +1,13 @@
 """How far scores follow length: accuracy by which side is longer, and correlations."""
 
+from collections import Counter
 from dataclasses import dataclass
 
 import numpy as np
 from scipy.stats import rankdata
 
-from reward_benchmark.statistics.intervals import Estimate, Interval, weighted_mean, wilson
-from reward_benchmark.statistics.observations import Flags, Floats, Observations
+from reward_benchmark.statistics.intervals import Estimate, Interval, accuracy, weighted_mean
+from reward_benchmark.statistics.observations import Floats, Observations
 
 LENGTH_TOLERANCE = 0.1
 """Two texts are equally long if the shorter one lacks at most this share of the longer one."""
@@ -14,7 +15,7 @@ LENGTH_TOLERANCE = 0.1
 
 @dataclass(frozen=True, slots=True)
 class LengthAccuracy:
-    """Accuracy on the prompts of one class; `None` where there are none."""
+    """Mean credit of the prompts of one class; `None` where there are none."""
 
     count: int
     accuracy: float | None
@@ -54,19 +55,19 @@ class LengthReport:
 
 def length_report(observations: Observations) -> LengthReport:
     """Everything about length that these outcomes say."""
-    wins = observations.wins
+    credits = observations.credits
     chosen, rejected = observations.chosen_characters, observations.rejected_characters
     difference = chosen - rejected
     similar = np.abs(difference) <= LENGTH_TOLERANCE * np.maximum(chosen, rejected)
-    longer = _accuracy(wins[~similar & (difference > 0)])
-    shorter = _accuracy(wins[~similar & (difference < 0)])
+    longer = _accuracy(credits[~similar & (difference > 0)])
+    shorter = _accuracy(credits[~similar & (difference < 0)])
     margins = observations.paired_margins
     scored = ~np.isnan(margins)
     return LengthReport(
         tolerance=LENGTH_TOLERANCE,
         longer=longer,
         shorter=shorter,
-        similar=_accuracy(wins[similar]),
+        similar=_accuracy(credits[similar]),
         controlled=_controlled(longer, shorter),
         completions=correlation(observations.scores, observations.characters),
         pairs=correlation(margins[scored], difference[scored]),
@@ -96,12 +97,10 @@ def _direction(values: Floats) -> Floats:
     return deviations
 
 
-def _accuracy(wins: Flags) -> LengthAccuracy:
-    count = len(wins)
-    if not count:
+def _accuracy(credits: Floats) -> LengthAccuracy:
+    if not len(credits):
         return LengthAccuracy(0, None, None)
-    total = int(wins.sum())
-    return LengthAccuracy(count, total / count, wilson(total, count))
+    return LengthAccuracy(len(credits), *accuracy(Counter(credits.tolist())))
 
 
 def _controlled(*classes: LengthAccuracy) -> LengthAccuracy:

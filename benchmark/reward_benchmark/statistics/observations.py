@@ -1,7 +1,7 @@
 """The numbers of a run's outcomes as arrays: what length and margin analysis work on."""
 
 from array import array
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Self
 
 import numpy as np
@@ -19,15 +19,19 @@ LARGEST = 1e300
 class Observations:
     """Collects outcomes one by one, in about 70 bytes for a pair.
 
-    Outcomes without a preference are passed over. A failed one is a loss without a margin.
+    Outcomes without a preference are passed over. A failed one has no margin.
     The arrays are not copies: more can be added only when nothing holds on to them.
+
+    Args:
+        worth: what an outcome earns, from 0 to 1.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, worth: Callable[[Outcome], float]) -> None:
         self.without_lengths = 0
         """Outcomes that do not say how long their completions are."""
         self._margins = array("d")
-        self._wins = array("b")
+        self._worth = worth
+        self._credits = array("d")
         self._chosen_characters = array("d")
         self._rejected_characters = array("d")
         self._paired_margins = array("d")
@@ -35,9 +39,9 @@ class Observations:
         self._characters = array("d")
 
     @classmethod
-    def of(cls, outcomes: Iterable[Outcome]) -> Self:
+    def of(cls, outcomes: Iterable[Outcome], worth: Callable[[Outcome], float]) -> Self:
         """Those of all these outcomes."""
-        observations = cls()
+        observations = cls(worth)
         for outcome in outcomes:
             observations.add(outcome)
         return observations
@@ -55,7 +59,7 @@ class Observations:
             return
         chosen = outcome.num_characters[: outcome.num_chosen]
         rejected = outcome.num_characters[outcome.num_chosen :]
-        self._wins.append(outcome.win)
+        self._credits.append(self._worth(outcome))
         self._chosen_characters.append(sum(chosen) / len(chosen))
         self._rejected_characters.append(sum(rejected) / len(rejected))
         self._paired_margins.append(np.nan if margin is None else margin)
@@ -69,9 +73,9 @@ class Observations:
         return np.frombuffer(self._margins)
 
     @property
-    def wins(self) -> Flags:
-        """Of every outcome with lengths, as are the next three; a failed one is a loss."""
-        return np.frombuffer(self._wins, dtype=bool)
+    def credits(self) -> Floats:
+        """What every outcome with lengths earns; the next three are of the same outcomes."""
+        return np.frombuffer(self._credits)
 
     @property
     def chosen_characters(self) -> Floats:

@@ -23,6 +23,8 @@ from reward_benchmark.errors import BenchmarkError
 if TYPE_CHECKING:
     from reward_benchmark.analysis.run_comparison import Agreement, RunScores
     from reward_benchmark.plots import Figure
+    from reward_benchmark.rewardbench_files import PublishedAccuracies
+    from reward_benchmark.saved_run import SavedRun
 
 Measure = Literal["pearson", "spearman", "agreement"]
 
@@ -77,26 +79,25 @@ def subsets(
     overwrite: Overwrite = False,
     print_json: PrintJson = False,
 ) -> None:
-    """Show margins and wins subset by subset.
+    """Show margins and accuracies subset by subset; files of RewardBench's eval-set do here too.
 
-    Violins of the margins, bars of the wins with their 95 % intervals, and with three runs or more
-    boxes of the wins over the runs.
+    Violins of the margins, bars of the accuracies with their 95 % intervals, and with three runs or
+    more boxes of the accuracies over the runs.
     """
     from reward_benchmark.analysis.run_comparison import subsets_document, subsets_table
 
     with ending_well():
-        opened, datasets = _open(runs, same_data=True)
+        opened, datasets = _open(runs, same_data=True, or_accuracies=True)
         document: dict[str, Any] = {"dataset": datasets, "subsets": subsets_document(opened)}
-        pictures = {
-            "margins-by-subset": partial(_margin_violins, opened, datasets),
-            "wins-by-subset": partial(_win_bars, opened, datasets),
-        }
+        pictures = {"accuracy-by-subset": partial(_accuracy_bars, opened, datasets)}
+        if scored := [run for run in opened if run.margins]:
+            pictures["margins-by-subset"] = partial(_margin_violins, scored, datasets)
         if len(opened) > 2:
-            pictures["wins-over-runs"] = partial(_win_boxes, opened, datasets)
+            pictures["accuracy-over-runs"] = partial(_accuracy_boxes, opened, datasets)
         Outputs(Folder(out, picture, overwrite), form, print_json).hand_out(
             document,
             subsets_table(opened),
-            title=f"Wins in % on {datasets}",
+            title=f"Accuracy in % on {datasets}",
             pictures=pictures,
             file="subsets.csv",
         )
@@ -113,8 +114,8 @@ def correlation(
 ) -> None:
     """Show how far runs agree.
 
-    Pearson's and Spearman's correlation of the margins, and the share of groups that both runs win
-    or both do not, on the groups (subset and id) that both have scores of.
+    Pearson's and Spearman's correlation of the margins, and the share of groups that earn the same
+    in both, on the groups (subset and id) that both have scores of.
     """
     from reward_benchmark.analysis.run_comparison import agreement_table, agreements
 
@@ -155,11 +156,11 @@ def _margin_histograms(runs: "Sequence[RunScores]", datasets: str) -> "Figure":
 
 def _margin_violins(runs: "Sequence[RunScores]", datasets: str) -> "Figure":
     from reward_benchmark import plots
-    from reward_benchmark.analysis.run_comparison import all_subsets, margin_unit
+    from reward_benchmark.analysis.run_comparison import margin_unit, row_subsets
 
     # Raw scores of two models have no common unit.
     units = [margin_unit(run) if len(runs) > 1 else 1.0 for run in runs]
-    names = all_subsets(runs)
+    names = row_subsets(runs)
     return plots.violins(
         names,
         {
@@ -168,44 +169,45 @@ def _margin_violins(runs: "Sequence[RunScores]", datasets: str) -> "Figure":
         },
         title=f"Margins on the subsets of {datasets}",
         note=_pairs(runs),
-        value_label="margin (score of chosen - score of rejected)"
+        value_label="margin (lowest chosen score - highest rejected score)"
         if len(runs) == 1
         else "margin, in standard deviations of the run's margins",
         zero_line=True,
     )
 
 
-def _win_bars(runs: "Sequence[RunScores]", datasets: str) -> "Figure":
+def _accuracy_bars(runs: "Sequence[RunScores]", datasets: str) -> "Figure":
     from reward_benchmark import plots
     from reward_benchmark.analysis.run_comparison import all_subsets
+    from reward_benchmark.report.accuracies import LIMITS
 
     names = all_subsets(runs)
     return plots.interval_bars(
         names,
-        {run.name: [run.win_rate(subset) for subset in names] for run in runs},
-        title=f"Wins on the subsets of {datasets}",
-        note=_pairs(runs),
-        counts=[max(run.size(subset) for run in runs) for subset in names],
-        value_label="wins, % (95 % interval)",
-        limits=(0, 1),
+        {run.name: [run.accuracies.get(subset) for subset in names] for run in runs},
+        title=f"Accuracy on the subsets of {datasets}",
+        counts=[max(run.counts.get(subset, 0) for run in runs) for subset in names],
+        value_label="accuracy, % (95 % interval)",
+        limits=LIMITS,
         percent=True,
     )
 
 
-def _win_boxes(runs: "Sequence[RunScores]", datasets: str) -> "Figure":
+def _accuracy_boxes(runs: "Sequence[RunScores]", datasets: str) -> "Figure":
     from reward_benchmark import plots
     from reward_benchmark.analysis.run_comparison import all_subsets
+    from reward_benchmark.report.accuracies import LIMITS
 
     names = all_subsets(runs)
     return plots.boxes(
         names,
         [
-            [100 * rate.value for run in runs if (rate := run.win_rate(subset)) is not None]
+            [100 * one.value for run in runs if (one := run.accuracies.get(subset)) is not None]
             for subset in names
         ],
-        title=f"Wins of {len(runs)} runs on the subsets of {datasets}",
-        value_label="wins, %",
-        limits=(0, 100),
+        title=f"Accuracy of {len(runs)} runs on the subsets of {datasets}",
+        value_label="accuracy, %",
+        limits=(100 * LIMITS[0], 100 * LIMITS[1]),
     )
 
 
@@ -215,7 +217,7 @@ def _matrix(what: Measure, found: "Sequence[Agreement]", datasets: str) -> "Figu
     title, label, lowest = {
         "pearson": ("Correlation of margins", "Pearson's r", -1.0),
         "spearman": ("Rank correlation of margins", "Spearman's ρ", -1.0),
-        "agreement": ("Agreement of wins", "share of groups that both win, or neither", 0.0),
+        "agreement": ("Agreement of credits", "share of groups that earn the same in both", 0.0),
     }[what]
     numbers = {(one.first, one.second): getattr(one, what) for one in found}
     numbers |= {(second, first): number for (first, second), number in numbers.items()}
@@ -238,27 +240,64 @@ def _pairs(runs: "Sequence[RunScores]") -> str:
     return f"n = {min(sizes):,}{most} groups with scores"
 
 
-def _open(runs: Sequence[Path], *, same_data: bool = False) -> tuple[list["RunScores"], str]:
+def _open(
+    runs: Sequence[Path], *, same_data: bool = False, or_accuracies: bool = False
+) -> tuple[list["RunScores"], str]:
     """The numbers of saved runs, and what they are runs of.
 
     Args:
         same_data: whether their groups are held against each other.
+        or_accuracies: whether a file that has accuracies alone will do.
     """
-    from reward_benchmark.analysis.run_comparison import run_scores
-    from reward_benchmark.saved_run import open_saved_run, require_same_data
+    from reward_benchmark.analysis.run_comparison import published_numbers, run_scores
+    from reward_benchmark.rewardbench_files import PublishedAccuracies
+    from reward_benchmark.saved_run import SavedRun, open_saved_run, require_same_data
 
     if len({path.resolve() for path in runs}) < len(runs):
         raise BenchmarkError("one run is named twice: name different ones")
-    saved = [open_saved_run(path) for path in runs]
+    opened = [(or_accuracies and _accuracies(path)) or open_saved_run(path) for path in runs]
+    saved = [one for one in opened if isinstance(one, SavedRun)]
     if same_data:
         require_same_data(saved)
+    _check_one_set(runs, opened)
     for run in saved:
         for remark in run.remarks:
             typer.echo(remark, err=True)
-    names = distinct([run.model for run in saved], [str(path) for path in runs])
+    names = distinct([one.model for one in opened], [str(path) for path in runs])
     by_order = frozenset[str]().union(*(run.numbered for run in saved))
     numbers = [
-        run_scores(name, run.outcomes(), by_order=by_order)
-        for name, run in zip(names, saved, strict=True)
+        published_numbers(name, one)
+        if isinstance(one, PublishedAccuracies)
+        else run_scores(name, one.outcomes(), one.benchmark, by_order=by_order)
+        for name, one in zip(names, opened, strict=True)
     ]
-    return numbers, ", ".join(dict.fromkeys(run.dataset for run in saved))
+    datasets = (
+        one.benchmark.name if isinstance(one, PublishedAccuracies) else one.dataset
+        for one in opened
+    )
+    return numbers, ", ".join(dict.fromkeys(datasets))
+
+
+def _accuracies(path: Path) -> "PublishedAccuracies | None":
+    """What a file of accuracies says; `None` where the path is something else."""
+    from reward_benchmark.rewardbench_files import RewardBenchFileError, read_accuracies
+
+    try:
+        return read_accuracies(path) if path.is_file() else None
+    except RewardBenchFileError:
+        return None
+
+
+def _check_one_set(
+    paths: Sequence[Path], opened: "Sequence[SavedRun | PublishedAccuracies]"
+) -> None:
+    """See that accuracies, which do not say what their rows were, are of one set."""
+    from reward_benchmark.rewardbench_files import PublishedAccuracies
+
+    for path, one in zip(paths, opened, strict=True):
+        for other_path, other in zip(paths, opened, strict=True):
+            if isinstance(one, PublishedAccuracies) and other.benchmark is not one.benchmark:
+                raise BenchmarkError(
+                    f"{path} has accuracies on {one.benchmark.title}, but {other_path} is of "
+                    f"{other.benchmark.title}: name results on one set"
+                )
