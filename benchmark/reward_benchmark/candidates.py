@@ -1,8 +1,8 @@
-"""Reads candidate files: prompts with several completions each, and maybe what they are worth."""
+"""Reads candidates: prompts with several completions each, and maybe what they are worth."""
 
 import sys
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated
 
@@ -15,8 +15,7 @@ from pydantic import (
     ValidationError,
 )
 
-from reward_benchmark.datasets.benchmark import Benchmark
-from reward_benchmark.datasets.dataset import Dataset
+from reward_benchmark.datasets import CANDIDATES_COLUMNS, Benchmark, Dataset, Selection
 from reward_benchmark.datasets.files import SUFFIXES, open_file
 from reward_benchmark.datasets.row import ONE_SUBSET, Messages, Row, checked, dumped, shown
 from reward_benchmark.errors import DatasetError
@@ -38,6 +37,10 @@ class Candidates:
     gold: Gold | None
     """`None` where the row has no such column."""
 
+    def first(self, count: int | None) -> "Candidates":
+        """The same prompt with at most this many candidates; `None` means all."""
+        return Candidates(_first(self.group, count), self.gold and self.gold[:count])
+
     @property
     def instruction(self) -> str:
         """The prompt as one text; where several messages precede, it names who said what."""
@@ -49,29 +52,56 @@ class Candidates:
         return "\n\n".join(f"{message['role']}: {message['content']}" for message in prompt)
 
 
-def open_candidates(path: Path, gold: str | None = None) -> Dataset:
-    """The prompts of a file with their candidates, as a dataset to score.
+@dataclass(frozen=True, slots=True)
+class CandidateSelection(Selection):
+    """Which prompts, and how many of the candidates of each."""
+
+    best_of: int | None = None
+    """At most this many, the first ones."""
+
+    def groups(self, dataset: Iterable[Group]) -> Iterator[Group]:
+        """See `Selection.groups`."""
+        for group in Selection.groups(self, dataset):
+            yield _first(group, self.best_of)
+
+
+def _first(group: Group, count: int | None) -> Group:
+    return replace(group, completions=group.completions[:count])
+
+
+def open_candidates(name: str, gold: str | None = None) -> Dataset:
+    """Prompts with their candidates, as a dataset to score.
 
     Args:
+        name: a file; a hub id, maybe with `:split`; or a folder laid out as the hub has datasets.
         gold: the column of known values, which every row must have; `None` takes `gold` from rows
             that have it.
 
     Raises:
-        DatasetError: the file is of none of the formats that are read.
+        DatasetError: it is none of them, or the hub does not give it.
     """
-    if not path.name.endswith(SUFFIXES):
-        raise DatasetError(f"{path} is no candidate file: it must end in {', '.join(SUFFIXES)}")
     benchmark = Benchmark(
         name="candidates",
         title="Candidates",
         parse=lambda row, number, _: candidates_from_row(row, number, gold).group,
         noun="prompt",
     )
-    return Dataset(path.name, (open_file(path),), benchmark)
+    if name.endswith(SUFFIXES):
+        return Dataset(Path(name).name, (open_file(Path(name)),), benchmark)
+    hub_id, _, split = name.partition(":")
+    if not Path(hub_id).is_dir() and (hub_id.count("/") != 1 or Path(name).is_file()):
+        raise DatasetError(
+            f"candidates {name!r} are neither a file ({', '.join(SUFFIXES)}) nor a folder or a hub "
+            "id such as owner/name[:split]"
+        )
+    # `datasets` takes a second to import, which only hub datasets should cost.
+    from reward_benchmark.datasets.hub import open_hub_split
+
+    return Dataset(name, (open_hub_split(hub_id, split or None),), benchmark)
 
 
 def read_candidates(dataset: Dataset, gold: str | None = None) -> Iterator[Candidates]:
-    """All that the rows of an opened candidate file say, which was scanned before."""
+    """All that the rows of opened candidates say, which were scanned before."""
     for number, row in dataset.rows():
         yield candidates_from_row(row, number, gold)
 
@@ -87,7 +117,7 @@ class _CandidatesRow(Row):
     candidates: Annotated[
         str | list[str] | None,
         Field(
-            validation_alias=AliasChoices("candidates", "completions", "outputs", "output"),
+            validation_alias=AliasChoices(*CANDIDATES_COLUMNS),
             description="a list of texts",
         ),
     ] = None

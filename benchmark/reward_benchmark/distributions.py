@@ -98,6 +98,8 @@ def not_log_odds(document: Mapping[str, Any]) -> str | None:
     service = provenance.get("info") or {}
     if "judges" in document:
         return "margins of judges are differences of verdicts or ratings"
+    if "members" in document and (provenance.get("run") or {}).get("raw"):
+        return "margins of ensembles of raw scores are differences of several models' scores"
     if "members" in document:
         return "margins of ensembles are differences of z-scores"
     if document.get("of_results"):

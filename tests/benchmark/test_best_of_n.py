@@ -2,6 +2,7 @@
 
 import json
 import random
+import xml.etree.ElementTree as ET
 from collections.abc import Callable
 from itertools import combinations
 from pathlib import Path
@@ -13,7 +14,8 @@ import stamina
 from typer.testing import CliRunner
 
 from pairwise import settings_of, write_slic
-from reward_benchmark.best_of_n import Ranking, Tally
+from reward_benchmark import plots
+from reward_benchmark.best_of_n import Ranking, Tally, gold_figure, scores_figure
 from reward_benchmark.candidates import candidates_from_row
 from reward_benchmark.cli import app
 from reward_benchmark.outcome import Outcome
@@ -282,6 +284,97 @@ def test_only_some_prompts_can_be_ranked(tmp_path: Path):
     assert [pick["instruction"] for pick in picks] == ["prompt 1", "prompt 3", "prompt 5"]
 
 
+def cut_by_hand(rows: list[Row], count: int) -> list[Row]:
+    columns = ("candidates", "preference")
+    return [row | {name: row[name][:count] for name in columns} for row in rows]
+
+
+@pytest.mark.parametrize("count", [1, 3, 5, 9])
+def test_the_best_of_the_first_is_what_a_file_of_the_first_gives(
+    tmp_path: Path, fake_service: FakeService, fake_url: str, count: int
+):
+    rows = rows_of(12)
+    options = ["--url", fake_url, "--gold", "preference", "--generator", "ours", "--json"]
+    by_hand = write(tmp_path / "cut.jsonl", cut_by_hand(rows, count))
+    expected = document_of(run(by_hand, tmp_path / "cut", *options))
+    whole = document_of(run(write(tmp_path / "rows.jsonl", rows), tmp_path / "whole", *options))
+    fake_service.requests.clear()
+    options += ["--best-of", str(count)]
+    document = document_of(run(tmp_path / "rows.jsonl", tmp_path / "first", *options))
+    asked = [request["inputs"][0]["completions"] for request in fake_service.requests]
+    assert sorted(asked) == sorted(row["candidates"][:count] for row in rows)
+    for name in ("scores.jsonl", "ranking.jsonl", "alpaca_eval.json"):
+        first, cut = ((tmp_path / each / name).read_bytes() for each in ("first", "cut"))
+        assert first == cut, name
+    for name in ("counts", "curve", "gold"):
+        assert document[name] == expected[name], name
+    assert document["best_of"] == {"n": count, "prompts_with_fewer": 12 if count == 9 else 0}
+    assert whole["best_of"] is None
+    # They are of one dataset, as with --limit.
+    data = [each["provenance"]["dataset"] for each in (document, whole)]
+    assert data[0] == data[1]
+
+
+def test_prompts_with_fewer_candidates_take_part_and_are_counted(tmp_path: Path):
+    counts = (1, 3, 4, 0, 2, 3)
+    rows = [
+        {"prompt": "p", "candidates": ["a" * i for i in range(count)], "gold": [*range(count)]}
+        for count in counts
+    ]
+    file, options = write(tmp_path / "rows.jsonl", rows), ["--scorer", "length", "--best-of", "3"]
+    document = document_of(run(file, tmp_path / "out", *options, "--json"))
+    assert document["best_of"] == {"n": 3, "prompts_with_fewer": 3}
+    assert document["counts"]["candidates"] == 1 + 3 + 3 + 0 + 2 + 3
+    assert [(p["n"], p["prompts"]) for p in document["curve"]] == [(1, 5), (2, 4), (3, 3)]
+    for each in (scores_figure(document), gold_figure(document)):
+        words = " ".join(ET.fromstring(plots.to_svg(each)).itertext()).split()
+        assert "among the first 3 candidates;" in " ".join(words)
+    remark = "Only the first 3 candidates of each prompt took part; 3 of 6 prompts have fewer."
+    assert remark in run(file, tmp_path / "out", *options)
+    assert "Only the first" not in run(file, tmp_path / "all", "--scorer", "length")
+    generators = {
+        pick["generator"]
+        for pick in json.loads((tmp_path / "out" / "alpaca_eval.json").read_text())
+    }
+    assert generators == {"best-of-3 length"}
+
+
+def test_a_directory_is_of_the_best_of_one_number(tmp_path: Path):
+    file, out = write(tmp_path / "rows.jsonl", rows_of(4)), tmp_path / "out"
+    run(file, out, "--scorer", "length")
+    refused = run(file, out, "--scorer", "length", "--best-of", "4", exit_code=2)
+    assert "holds a run with best_of null, but this one has 4: choose another --out" in refused
+    # Of earlier versions, which knew nothing of it.
+    identity = json.loads((out / "run.json").read_text())
+    assert identity.pop("best_of") is None
+    (out / "run.json").write_text(json.dumps(identity))
+    whole = (out / "scores.jsonl").read_bytes()
+    (out / "scores.jsonl").write_bytes(whole[: len(whole) // 2])
+    run(file, out, "--scorer", "length")
+    assert (out / "scores.jsonl").read_bytes() == whole
+    refused = run(file, out, "--scorer", "length", "--best-of", "4", exit_code=2)
+    assert "holds a run with best_of null" in refused
+    run(file, tmp_path / "four", "--scorer", "length", "--best-of", "4")
+    for other in ([], ["--best-of", "3"]):
+        refused = run(file, tmp_path / "four", "--scorer", "length", *other, exit_code=2)
+        assert "holds a run with best_of 4" in refused
+
+
+def test_candidates_may_be_a_hub_dataset(tmp_path: Path):
+    rows = rows_of(6)
+    folder = tmp_path / "repository"
+    folder.mkdir()
+    file = write(folder / "train.jsonl", rows)
+    options = ["--scorer", "length", "--gold", "preference"]
+    run(Path(f"{folder}:train"), tmp_path / "hub", *options)
+    run(file, tmp_path / "file", *options)
+    for name in ("scores.jsonl", "ranking.jsonl", "alpaca_eval.json"):
+        hub, local = ((tmp_path / each / name).read_bytes() for each in ("hub", "file"))
+        assert hub == local, name
+    document = json.loads((tmp_path / "hub" / "results.json").read_text())
+    assert document["provenance"]["dataset"]["path"] == f"{folder}:train"
+
+
 def test_a_long_curve_is_shown_at_powers_of_two(tmp_path: Path):
     rows = [{"prompt": "p", "candidates": ["a" * i for i in range(40)]}]
     output = run(write(tmp_path / "rows.jsonl", rows), tmp_path / "out", "--scorer", "length")
@@ -343,3 +436,10 @@ def test_a_pairwise_model_ranks_by_win_rates(
     [line] = lines(tmp_path / "out" / "ranking.jsonl")
     assert line["scores"] == pytest.approx(ranked.win_rates, abs=1e-5)
     assert line["pick"] == ranked.order[0]
+    # Among fewer candidates, each wins at another rate.
+    run(file, tmp_path / "three", "--url", url, "--best-of", "3")
+    with RewardClient(url) as client:
+        [fewer] = client.rank_many([{"prompt": "Which river?", "completions": texts[:3]}]).results
+    [line] = lines(tmp_path / "three" / "ranking.jsonl")
+    assert line["scores"] == pytest.approx(fewer.win_rates, abs=1e-5)
+    assert line["scores"] != pytest.approx(ranked.win_rates[:3], abs=1e-5)

@@ -1,4 +1,4 @@
-"""Candidate files: what a row may look like, and what is said about rows that are wrong."""
+"""Candidates: what a row may look like, and what is said about rows that are wrong."""
 
 import json
 import re
@@ -9,7 +9,12 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 
-from reward_benchmark.candidates import candidates_from_row, open_candidates, read_candidates
+from reward_benchmark.candidates import (
+    CandidateSelection,
+    candidates_from_row,
+    open_candidates,
+    read_candidates,
+)
 from reward_benchmark.errors import DatasetError
 
 ROW = {"prompt": "p", "candidates": ["a", "b"]}
@@ -97,7 +102,7 @@ def test_a_file_is_the_same_dataset_in_every_format(tmp_path: Path):
     lines, parquet = tmp_path / "rows.jsonl", tmp_path / "rows.parquet"
     lines.write_text("".join(json.dumps(row) + "\n" for row in rows))
     pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), parquet)
-    one, other = open_candidates(lines), open_candidates(parquet)
+    one, other = open_candidates(str(lines)), open_candidates(str(parquet))
     assert one.scan() == other.scan()
     assert [*read_candidates(one)] == [*read_candidates(other)]
     assert [row.gold for row in read_candidates(one)] == [(0.5, None)] * 3
@@ -107,17 +112,86 @@ def test_a_wrong_row_is_named_by_its_place(tmp_path: Path):
     file = tmp_path / "rows.jsonl"
     file.write_text(json.dumps(ROW) + "\n" + json.dumps({**ROW, "gold": [1]}) + "\n")
     with pytest.raises(DatasetError, match=r"rows\.jsonl, line 2: column 'gold' has 1 values"):
-        open_candidates(file).scan()
+        open_candidates(str(file)).scan()
 
 
-def test_a_file_of_another_kind_is_refused(tmp_path: Path):
-    with pytest.raises(DatasetError, match=r"must end in \.jsonl, \.jsonl\.gz"):
-        open_candidates(tmp_path / "rows.csv")
+@pytest.mark.parametrize("name", ["rows.csv", "folder/rows.csv", "nothing", "a/b/c:train"])
+def test_what_is_no_dataset_is_refused(tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "rows.csv").write_text("prompt,candidates\n")
+    for each in (name, str(tmp_path / name)):
+        with pytest.raises(
+            DatasetError, match=r"neither a file \(\.jsonl, .* nor a folder or a hub"
+        ):
+            open_candidates(each)
+
+
+def test_the_hub_is_asked_for_what_looks_like_one_of_its_ids():
+    with pytest.raises(DatasetError, match=r"owner/name:train.*HF_HUB_OFFLINE is set"):
+        open_candidates("owner/name:train")
+
+
+@pytest.fixture
+def repository(tmp_path: Path) -> Path:
+    """A folder laid out as the hub has a dataset of two splits."""
+    data = tmp_path / "repository" / "data"
+    data.mkdir(parents=True)
+    for split, count in {"train": 3, "test": 2}.items():
+        rows = [
+            {"prompt": MESSAGES[:1], "outputs": ["a", "b" * i], "id": i, "gold": [0.5, None]}
+            for i in range(count)
+        ]
+        table = pyarrow.Table.from_pylist(rows)
+        pyarrow.parquet.write_table(table, data / f"{split}-00000-of-00001.parquet")
+    return data.parent
+
+
+def test_a_split_of_a_hub_dataset_is_what_its_file_is(repository: Path):
+    hub = open_candidates(f"{repository}:train")
+    file = open_candidates(str(repository / "data" / "train-00000-of-00001.parquet"))
+    assert hub.scan() == file.scan()
+    assert [*read_candidates(hub)] == [*read_candidates(file)]
+    assert [row.gold for row in read_candidates(hub)] == [(0.5, None)] * 3
+    assert hub.location == f"{repository}:train"
+    assert [group.prompt for group in hub] == [MESSAGES[:1]] * 3
+
+
+def test_a_split_is_named_only_where_there_are_several(repository: Path):
+    with pytest.raises(DatasetError, match="has the splits"):
+        open_candidates(str(repository))
+    (repository / "data" / "test-00000-of-00001.parquet").unlink()
+    assert len([*open_candidates(str(repository))]) == 3
+
+
+def test_the_first_candidates_are_cut_with_their_known_values():
+    row = candidates_from_row({**ROW, "candidates": ["a", "b", "c"], "gold": [1, None, 3]}, 1)
+    for count in (1, 2, 3, 4):
+        cut = row.first(count)
+        assert cut.group.completions == ("a", "b", "c")[:count]
+        assert cut.gold == (1.0, None, 3.0)[:count]
+        assert cut.group.key == row.group.key
+    assert row.first(None) == row
+    assert candidates_from_row(ROW, 1).first(1).gold is None
+
+
+def test_a_selection_cuts_what_is_scored_but_not_what_the_dataset_is(tmp_path: Path):
+    file = tmp_path / "rows.jsonl"
+    rows = [{**ROW, "candidates": list("abcd")[: i + 1], "subset": "xy"[i % 2]} for i in range(4)]
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    dataset = open_candidates(str(file))
+    selection = CandidateSelection(frozenset({"y"}), 2, best_of=3)
+    assert [group.completions for group in selection.groups(dataset)] == [
+        ("a", "b"),
+        ("a", "b", "c"),
+    ]
+    assert selection.count(dataset.scan()) == 2
+    assert [len(group.completions) for group in dataset] == [1, 2, 3, 4]
 
 
 def test_the_real_file_has_11_known_values_of_16(shared_data: Path):
     dataset = open_candidates(
-        shared_data / "best_of_16" / "alpaca_tulu2dpo13b.jsonl.gz", "gpt4_pref_vs_ref"
+        str(shared_data / "best_of_16" / "alpaca_tulu2dpo13b.jsonl.gz"), "gpt4_pref_vs_ref"
     )
     contents = dataset.scan()
     assert sum(contents.subsets.values()) == 805

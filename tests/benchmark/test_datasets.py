@@ -1,10 +1,13 @@
 """Datasets by name, and selections of them."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from reward_benchmark.candidates import open_candidates
 from reward_benchmark.datasets import Selection, open_dataset
 from reward_benchmark.datasets.rewardbench import SECTIONS
 from reward_benchmark.errors import DatasetError
@@ -53,6 +56,34 @@ def test_a_file_that_mixes_texts_and_messages_is_refused(write_pairs: Callable[.
     # A second reading begins anew.
     with pytest.raises(DatasetError, match="line 3: mixed schemas"):
         open_dataset(str(dataset)).scan()
+
+
+MESSAGES = [{"role": "user", "content": "p"}, {"role": "assistant", "content": "a"}]
+
+
+@pytest.mark.parametrize(
+    ("row", "scored"),
+    [
+        ({"messages": MESSAGES}, True),
+        ({"prompt": "p", "candidates": ["a", "b"]}, True),
+        ({"instruction": "p", "output": "a"}, True),
+        ({"messages": MESSAGES, "chosen": "a"}, False),
+        ({"prompt": "p", "rejected": "a", "outputs": ["a"]}, False),
+        ({"prompt": "p", "answer": "a"}, False),
+        (["messages"], False),
+    ],
+)
+def test_completions_without_a_preference_are_for_best_of_n(tmp_path: Path, row: Any, scored: bool):
+    file = tmp_path / "rows.jsonl"
+    file.write_text(json.dumps(row) + "\n")
+    with pytest.raises(DatasetError) as refusal:
+        open_dataset(str(file)).scan()
+    hint = "; completions without a preference are scored by best-of-n --candidates"
+    assert str(refusal.value).endswith(hint) == scored
+    assert ("best-of-n" in str(refusal.value)) == scored
+    if scored:
+        assert "columns 'chosen', 'rejected' are missing; its columns are" in str(refusal.value)
+        assert len(open_candidates(str(file)).scan().subsets) == 1
 
 
 def test_the_name_of_a_local_copy_may_say_its_split(

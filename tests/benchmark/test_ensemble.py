@@ -3,7 +3,9 @@
 import csv
 import json
 import random
+import sys
 from collections.abc import Callable
+from decimal import Decimal, localcontext
 from pathlib import Path
 from typing import Any
 
@@ -87,9 +89,11 @@ AGGREGATES = {
 }
 
 
-def plainly(runs: list[Path], mode: str) -> np.ndarray:
+def plainly(runs: list[Path], mode: str, *, raw: bool = False) -> np.ndarray:
     """The combined scores of runs that have all pairs."""
     members = [np.array([line["scores"] for line in lines_of(run)]) for run in runs]
+    if raw:
+        return AGGREGATES[mode](np.array(members))
     return AGGREGATES[mode](np.array([(m - m.mean()) / m.std() for m in members]))
 
 
@@ -122,6 +126,89 @@ def test_an_ensemble_is_what_numpy_makes_of_the_z_scores(
         assert member["score"] == pytest.approx((scores[:, 0] > scores[:, 1]).mean())
         assert member["mean"] == pytest.approx(scores.mean())
         assert member["standard_deviation"] == pytest.approx(scores.std())
+
+
+@pytest.mark.parametrize("mode", ["mean", "worst", "uncertainty"])
+def test_a_raw_ensemble_is_what_numpy_makes_of_the_scores(
+    tmp_path: Path, three: list[Path], mode: str
+):
+    options = ["--raw", "--mode", mode, "--json"]
+    document = document_of(run(tmp_path / "out", *three, *options))
+    expected = plainly(three, mode, raw=True)
+    lines = lines_of(tmp_path / "out")
+    assert [line["scores"] for line in lines] == [pytest.approx(pair) for pair in expected.tolist()]
+    wins = expected[:, 0] > expected[:, 1]
+    assert document["counts"]["wins"] == wins.sum()
+    assert wins.tolist() != (np.diff(plainly(three, mode))[:, 0] < 0).tolist()
+    assert document["model"] == f"raw {mode} of org/a, org/b, org/c"
+    assert document["provenance"]["run"]["raw"] is True
+    for member, path in zip(document["members"], three, strict=True):
+        scores = np.array([line["scores"] for line in lines_of(path)])
+        assert member["mean"] == pytest.approx(scores.mean())
+        assert member["standard_deviation"] == pytest.approx(scores.std())
+    run(tmp_path / "other", *reversed(three), *options)
+    assert lines_of(tmp_path / "other") == lines
+
+
+def test_scores_as_they_are_are_told_from_z_scores(tmp_path: Path, three: list[Path]):
+    remark = "The members' scores were combined as they are"
+    whole = {}
+    for name, options, others in (("z", [], ["--raw"]), ("raw", ["--raw"], [])):
+        out = tmp_path / name
+        assert (remark in run(out, *three, *options)) == (name == "raw")
+        scores = whole[name] = (out / "scores.jsonl").read_bytes()
+        message = run(out, *three, *others, exit_code=2)
+        assert "holds a run with raw" in message
+        assert "choose another --out" in message
+        # Half of the lines, as of a run that was ended.
+        (out / "scores.jsonl").write_bytes(scores[: len(scores) // 2])
+        run(out, *three, *options)
+        assert (out / "scores.jsonl").read_bytes() == scores
+    assert whole["z"] != whole["raw"]
+    # Earlier versions knew nothing of it, and their directories are continued.
+    assert "raw" not in json.loads((tmp_path / "z" / "run.json").read_text())
+
+
+def test_a_sweep_of_raw_ensembles_measures_raw_ensembles(tmp_path: Path, three: list[Path]):
+    document = document_of(run(tmp_path / "out", *three, "--raw", "--sweep", "--json"))
+    seen = set()
+    for row in document["sweep"]:
+        members = [path for path in three if f"org/{path.name}" in row["members"]]
+        kind, mode = row["mode"].split()
+        expected = plainly(members, mode, raw=True)
+        assert kind == "raw"
+        assert row["score"] == pytest.approx((expected[:, 0] > expected[:, 1]).mean())
+        seen.add((*row["members"], mode))
+    assert len(seen) == 12
+    table = csv.DictReader((tmp_path / "out" / "sweep.csv").read_text().splitlines())
+    assert {row["mode"] for row in table} == {"raw mean", "raw worst", "raw uncertainty"}
+
+
+def test_a_member_with_equal_scores_shifts_a_raw_mean_and_does_no_more(
+    tmp_path: Path, make_run: MakeRun
+):
+    runs = [make_run("a", at_random(1)), make_run("constant", lambda i, j: 0.1)]
+    document = document_of(run(tmp_path / "out", *runs, "--raw", "--json"))
+    [_, constant] = document["members"]
+    assert (constant["mean"], constant["standard_deviation"]) == (0.1, 0.0)
+    for line, own in zip(lines_of(tmp_path / "out"), lines_of(runs[0]), strict=True):
+        assert line["scores"] == pytest.approx([(score + 0.1) / 2 for score in own["scores"]])
+
+
+def test_the_largest_scores_have_a_raw_mean(tmp_path: Path, make_run: MakeRun):
+    largest = sys.float_info.max
+    runs = [make_run(name, lambda i, j: largest if j == i % 2 else -largest) for name in "ab"]
+    document = document_of(run(tmp_path / "out", *runs, "--raw", "--json"))
+    assert [line["scores"] for line in lines_of(tmp_path / "out")] == [
+        [largest, -largest] if i % 2 == 0 else [-largest, largest] for i in range(40)
+    ]
+    assert document["counts"]["wins"] == 20
+    for member in document["members"]:
+        assert (member["mean"], member["standard_deviation"]) == (0.0, pytest.approx(largest))
+    nearly = np.nextafter(largest, 0).item()
+    runs = [make_run(name, lambda i, j: largest if i + j else nearly) for name in "cd"]
+    document = document_of(run(tmp_path / "nearly", *runs, "--raw", "--json"))
+    assert nearly <= document["members"][0]["mean"] <= largest
 
 
 def test_an_ensemble_is_a_run_like_any_other(tmp_path: Path, three: list[Path]):
@@ -231,6 +318,7 @@ def test_changed_members_are_not_mixed_with_earlier_results(
         (["a", "a"], "is named 2 times"),
         (["a", "constant"], "org/constant gives every completion the score 0.1"),
         (["a", "failed"], "org/failed has no scores"),
+        (["a", "failed", "--raw"], "org/failed has no scores"),
         (["a", "shorter"], "all must be of the same data"),
         (["a", "absent"], "absent holds no run"),
     ],
@@ -243,7 +331,9 @@ def test_what_makes_no_ensemble_is_refused(
     make_run("failed", at_random(1), count=10, failed=tuple(range(10)))
     make_run("shorter", at_random(1), count=8)
     out = tmp_path / "out"
-    assert message in run(out, *(tmp_path / name for name in members), exit_code=2)
+    assert message in run(
+        out, *(name if name == "--raw" else tmp_path / name for name in members), exit_code=2
+    )
     assert not out.exists()
 
 
@@ -281,6 +371,40 @@ def test_a_missing_score_stays_missing_in_every_mode():
         scores = combined(z_scores, mode)
         assert scores[0] == expected
         assert np.isnan(scores[1])
+
+
+def exactly(scores: list[float], mode: str) -> float:
+    """One combined score in a thousand digits, at most the largest float."""
+    with localcontext() as context:
+        context.prec = 1000
+        exact = [Decimal(score) for score in scores]
+        mean = sum(exact) / len(exact)
+        deviation = (sum((score - mean) ** 2 for score in exact) / len(exact)).sqrt()
+        combination = mean if mode == "mean" else mean - deviation
+        largest = Decimal(sys.float_info.max)
+        return float(max(-largest, min(largest, combination)))
+
+
+@pytest.mark.parametrize("mode", ["mean", "uncertainty"])
+def test_scores_of_every_size_are_combined_as_exact_numbers_are(mode: str):
+    generator = random.Random(0)
+    columns = [[1e308, 1e308, 1e308], [sys.float_info.max] * 3, [5e-324] * 3, [0.0] * 3]
+    for _ in range(300):
+        exponent = generator.uniform(-320, 307)
+        columns.append([generator.uniform(-9, 9) * 10**exponent for _ in range(3)])
+        columns.append([generator.gauss(0, 1) * 10 ** generator.uniform(-3, 3) for _ in range(3)])
+    combination = combined(np.array(columns).T, mode)
+    for column, score in zip(columns, combination.tolist(), strict=True):
+        # Members may cancel out: what is left is as exact as they are large.
+        tolerance = max(1e-15 * max(map(abs, column)), 5e-324)
+        assert score == pytest.approx(exactly(column, mode), rel=0, abs=tolerance), column
+
+
+def test_a_cautious_mean_below_the_smallest_float_is_that_float():
+    largest = sys.float_info.max
+    column = [largest] + [-largest] * 6
+    assert combined(np.array([column]).T, "uncertainty").tolist() == [-largest]
+    assert exactly(column, "uncertainty") == -largest
 
 
 @pytest.mark.parametrize("scale", [2.0**1020, 2.0**-1060])

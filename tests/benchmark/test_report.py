@@ -33,7 +33,7 @@ from reward_benchmark.report.provenance import Recorded, facts
 from reward_benchmark.visible import KEPT_CHARACTERS, cut, parts, plain
 
 from .reported_runs import HOSTILE, Page, make_run, pairs, random_scores, write_rows
-from .scored_runs import pair_rows, rewardbench_2_rows
+from .scored_runs import finished_run, pair_rows, random_judge, rewardbench_2_rows, set_rows
 
 MARK = re.compile("‹U\\+([0-9A-F]{4,6})›")
 
@@ -148,6 +148,45 @@ def test_failures_are_counted_by_code(runs: list[Path], page: Page):
         "failed: too_long": counts["errors_by_code"]["too_long"],
         "prompt truncated": 0,
     }
+
+
+@pytest.mark.parametrize("name", ["rm-bench", "rewardbench-2"])
+def test_what_prompts_earn_in_their_set_is_what_all_of_the_page_counts(name: str, tmp_path: Path):
+    rows = write_rows(tmp_path / "rows.jsonl", set_rows(name))
+    judge = random_judge(3, failing=["chat 1", "7"])
+    run = finished_run(tmp_path / "run", f"{name}={rows}", judge)
+    lines = [json.loads(line) for line in (run / "scores.jsonl").read_text().splitlines()]
+
+    def earned(line: dict[str, Any]) -> float:
+        if "error" in line:
+            return 0.0
+        scores, chosen = line["scores"], line.get("num_chosen", 1)
+        if name == "rm-bench":
+            return sum(a > b for a in scores[:3] for b in scores[3:]) / 9
+        if line["subset"] == "Ties":
+            return float(min(scores[:chosen]) > max(scores[chosen:]))
+        return (scores[0] == max(scores)) / scores.count(max(scores))
+
+    credits = [earned(line) for line in lines]
+    document = results(run)
+    assert document["counts"]["credit"] == pytest.approx(sum(credits))
+    lengths = document["lengths"]
+    classes = [lengths[one] for one in ("longer", "shorter", "similar")]
+    counted = [one["count"] * one["accuracy"] for one in classes if one["count"]]
+    assert sum(one["count"] for one in classes) == len(lines)
+    assert sum(counted) == pytest.approx(sum(credits))
+
+    page = Page(render(report_on([run], Options()), ".html"))
+    header, row = page.table("What became of the prompts")
+    numbers = dict(zip(header, (cell.split(" ")[0] for cell in row), strict=True))
+    failed = sum("error" in line for line in lines)
+    assert failed
+    assert [int(numbers[one]) for one in ("won", "won in part", "lost", "failed")] == [
+        sum(credit == 1 for credit in credits),
+        sum(0 < credit < 1 for credit in credits),
+        credits.count(0.0) - failed,
+        failed,
+    ]
 
 
 def test_markdown_has_the_numbers_of_the_page(runs: list[Path], page: Page):
@@ -498,7 +537,7 @@ def test_differences_are_those_of_compare(runs: list[Path], page: Page, tmp_path
 
 
 def test_lengths_and_margins_are_those_of_the_statistics(runs: list[Path], page: Page):
-    header, *rows = page.table("Pairs won in per cent by which completion is longer")
+    header, *rows = page.table("Accuracy in per cent of pairs by which completion is longer")
     by_model = {row[0]: dict(zip(header, row, strict=True)) for row in rows}
     assert by_model["length"]["chosen is longer"].startswith("100.0 ")
     assert by_model["length"]["chosen is shorter"].startswith("0.0 ")

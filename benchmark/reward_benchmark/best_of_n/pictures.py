@@ -71,13 +71,15 @@ def _figure(
     from reward_benchmark import plots
 
     points = shown(curve)
+    cut = document.get("best_of")  # which earlier versions did not write
+    among = f"among the first {cut['n']} candidates; " if cut else ""
     return plots.curves_with_bands(
         [point["n"] for point in points],
         {label: _band(points, name) for label, name in names.items()},
         title=f"Best of n: {document['model']} on {document['dataset']}",
         x_label=x_label,
         y_label=y_label,
-        note=f"{_prompts(points)}; {bands} over prompts",
+        note=f"{_prompts(points)}; {among}{bands} over prompts",
         log2=len(curve) > MANY,
     )
 

@@ -58,6 +58,10 @@ class Ranking:
 class Tally:
     """What the rankings add up to."""
 
+    best_of: int | None = None
+    """How many candidates of each prompt take part; `None` means all."""
+    fewer: int = 0
+    """Prompts that have not that many."""
     gold: bool = False
     """Whether any row has a column of known values."""
     prompts: int = 0
@@ -80,7 +84,9 @@ class Tally:
         """Count one more prompt."""
         outcome, candidates = ranking.outcome, ranking.candidates
         self.prompts += 1
-        self.candidates += len(candidates.group.completions)
+        count = len(candidates.group.completions)
+        self.candidates += count
+        self.fewer += self.best_of is not None and count < self.best_of
         self.truncated += outcome.truncated_tokens is not None
         self.gold |= candidates.gold is not None
         if outcome.error is not None:
@@ -127,6 +133,7 @@ def best_of_n_document(tally: Tally, provenance: Provenance, gold: str | None) -
         "dataset": provenance.dataset.name,
         "model": provenance.model,
         "model_type": provenance.model_type,
+        "best_of": tally.best_of and {"n": tally.best_of, "prompts_with_fewer": tally.fewer},
         "counts": {
             "prompts": tally.prompts,
             "candidates": tally.candidates,

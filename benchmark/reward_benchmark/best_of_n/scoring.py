@@ -1,14 +1,15 @@
 """Scores the candidates of every prompt, and writes what follows from their order."""
 
-from collections.abc import AsyncIterator, Iterable, Iterator
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import Any
 
 from rich.console import Console
 
 from reward_benchmark.best_of_n.pictures import draw
 from reward_benchmark.best_of_n.rankings import Ranking, Tally, best_of_n_document
-from reward_benchmark.candidates import Candidates, read_candidates
+from reward_benchmark.candidates import Candidates, CandidateSelection, read_candidates
 from reward_benchmark.evaluation import OpenScorer, Work, score_dataset
 from reward_benchmark.group import Group
 from reward_benchmark.journal import write_atomically
@@ -25,14 +26,16 @@ def best_of_n(
     work: Work,
     open_scorer: OpenScorer,
     *,
+    best_of: int | None,
     gold: str | None,
     generator: str | None,
     pictures: bool,
     console: Console,
 ) -> dict[str, Any]:
-    """Score all candidates of an opened candidate file, rank them, and write what follows.
+    """Score the candidates of an opened candidate file, rank them, and write what follows.
 
     Args:
+        best_of: how many candidates of each prompt take part, the first ones; `None` means all.
         gold: the column of known values, as the file was opened with.
         generator: what the picks are called in AlpacaEval's file.
         pictures: whether to draw the curves.
@@ -48,11 +51,12 @@ def best_of_n(
         run: RunDirectory[Outcome], scorer: Scorer, provenance: Provenance
     ) -> dict[str, Any]:
         def rankings() -> Iterator[Ranking]:
-            return _joined(run.journal.records(), read_candidates(work.dataset, gold))
+            rows = read_candidates(work.dataset, gold)
+            return _joined(run.journal.records(), (row.first(best_of) for row in rows))
 
-        tally = Tally()
+        tally = Tally(best_of)
         write_atomically(run.path / RANKING_FILE, _counted(rankings(), tally))
-        name = generator or f"best-of-n {scorer.model}"
+        name = generator or f"best-of-{best_of or 'n'} {scorer.model}"
         run.write(ALPACA_EVAL_FILE, [*_alpaca_eval(rankings(), name)])
         document = {
             **best_of_n_document(tally, provenance, gold),
@@ -66,19 +70,22 @@ def best_of_n(
     @asynccontextmanager
     async def open_candidate_scorer(console: Console) -> AsyncIterator[Scorer]:
         async with open_scorer(console) as scorer:
-            yield CandidateScorer(scorer)
+            yield CandidateScorer(scorer, best_of)
 
+    selection = CandidateSelection(work.selection.subsets, work.selection.limit, best_of)
+    work = replace(work, selection=selection)
     return score_dataset(work, open_candidate_scorer, finish, console=console)
 
 
 class CandidateScorer:
     """Spares a scorer the prompts that have no candidates, because `generate` got none."""
 
-    def __init__(self, scorer: Scorer) -> None:
+    def __init__(self, scorer: Scorer, best_of: int | None) -> None:
         self.model = scorer.model
         self.model_type = scorer.model_type
         self.info = scorer.info
-        self.identity = scorer.identity
+        # A pairwise model's win rates depend on which candidates meet.
+        self.identity: Mapping[str, Any] = {"best_of": best_of, **scorer.identity}
         self.summary = scorer.summary
         self._scorer = scorer
 

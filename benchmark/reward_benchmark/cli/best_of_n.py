@@ -1,7 +1,6 @@
 """`reward-benchmark best-of-n`."""
 
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
@@ -29,16 +28,22 @@ from reward_client.client import DEFAULT_BASE_URL
 def best_of_n(
     *,
     candidates: Annotated[
-        Path,
+        str,
         typer.Option(
-            metavar="FILE",
-            help="A file (.jsonl, .jsonl.gz, .json, .parquet) with the columns prompt or "
-            "instruction (a text or messages) and candidates, completions, outputs or output (a "
-            "list of texts), and maybe subset or dataset, id and known values; or with messages "
-            "that end with the one candidate.",
+            metavar="FILE|HUB_ID",
+            help="A file (.jsonl, .jsonl.gz, .json, .parquet) or a Hugging Face HUB_ID[:SPLIT] "
+            "with the columns prompt or instruction (a text or messages) and candidates, "
+            "completions, outputs or output (a list of texts), and maybe subset or dataset, id and "
+            "known values; or with messages that end with the one candidate.",
         ),
     ],
     out: Out,
+    best_of: Annotated[
+        int | None,
+        typer.Option(
+            min=1, metavar="N", help="Only the first N candidates of each prompt take part."
+        ),
+    ] = None,
     gold: Annotated[
         str | None,
         typer.Option(
@@ -56,7 +61,7 @@ def best_of_n(
     generator: Annotated[
         str | None,
         typer.Option(
-            metavar="NAME", help="What the picks are called in alpaca_eval.json [best-of-n MODEL]."
+            metavar="NAME", help="What the picks are called in alpaca_eval.json [best-of-N MODEL]."
         ),
     ] = None,
     pictures: Annotated[
@@ -100,6 +105,7 @@ def best_of_n(
                 command=command_line(),
             ),
             endpoint.open if scorer == "endpoint" else open_length_scorer,
+            best_of=best_of,
             gold=gold,
             generator=generator,
             pictures=pictures,
@@ -153,6 +159,12 @@ def _score(score: float) -> str:
 def _remarks(document: Mapping[str, Any]) -> Iterator[Text]:
     counts = document["counts"]
     prompts = counts["prompts"]
+    if cut := document["best_of"]:
+        fewer = cut["prompts_with_fewer"]
+        yield Text(
+            f"Only the first {cut['n']} candidates of each prompt took part"
+            + (f"; {fewer} of {prompts} prompts have fewer." if fewer else ".")
+        )
     if document["gold"]:
         annotated = document["gold"]["annotated_candidates"].items()
         yield Text(

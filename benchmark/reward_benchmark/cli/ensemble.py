@@ -33,7 +33,10 @@ def ensemble(
     *,
     runs: Annotated[
         list[Path] | None,
-        typer.Argument(metavar="[RUN]...", help="Directories of runs on the same data."),
+        typer.Argument(
+            metavar="[RUN]...",
+            help="Directories of runs on the same data, or files of RewardBench's eval-set-scores.",
+        ),
     ] = None,
     out: Out,
     url: Annotated[
@@ -53,9 +56,18 @@ def ensemble(
     mode: Annotated[
         Literal["mean", "worst", "uncertainty"],
         typer.Option(
-            help="Of a completion's z-scores: the mean, the lowest, or the mean minus std."
+            help="Of a completion's z-scores (--raw: scores): the mean, the lowest, or the mean "
+            "minus std."
         ),
     ] = "mean",
+    raw: Annotated[
+        bool,
+        typer.Option(
+            "--raw",
+            help="Combine the scores as they are, not as z-scores: a member whose scores spread "
+            "wider weighs more.",
+        ),
+    ] = False,
     sweep: Annotated[
         bool,
         typer.Option(
@@ -74,7 +86,8 @@ def ensemble(
     """Measure several models as one: the mean, the lowest or a cautious mean of their scores.
 
     Members are saved runs, services, or both. Each one's scores are standardised over its whole
-    run first, since models score on different scales. The result is a run like any other.
+    run first, since models score on different scales, unless --raw says that these share one. The
+    result is a run like any other.
     """
     # NumPy takes a while to import, which --help should not cost.
     from reward_benchmark.datasets import Selection, open_dataset
@@ -110,7 +123,7 @@ def ensemble(
             evaluate(work, endpoint.open, console=console)
             members.append(open_saved_run(work.out))
         evaluation = combine(
-            members, mode, sweep=sweep, out=out, command=command_line(), console=console
+            members, mode, raw=raw, sweep=sweep, out=out, command=command_line(), console=console
         )
     document = evaluation.document
     show(
@@ -152,6 +165,10 @@ def _estimate(estimate: Mapping[str, Any]) -> tuple[str, str]:
 
 
 def _remarks(document: Mapping[str, Any]) -> Iterator[Text]:
+    if document["provenance"]["run"].get("raw"):
+        yield Text(
+            "The members' scores were combined as they are: one with a larger std weighs more."
+        )
     rows = len(document.get("sweep", ()))
     if rows > SHOWN_ROWS:
         from reward_benchmark.ensemble import SWEEP_FILE

@@ -1,5 +1,6 @@
 """Datasets by name: the known sets, the bundled sample, a local file, or any hub dataset."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from reward_benchmark.group import Group
 
 __all__ = [
     "BENCHMARKS",
+    "CANDIDATES_COLUMNS",
     "PREFERENCES",
     "Benchmark",
     "Contents",
@@ -43,6 +45,9 @@ PREFERENCES = replace(
     source=None,
 )
 """Any file or hub dataset of pairs."""
+
+CANDIDATES_COLUMNS = ("candidates", "completions", "outputs", "output")
+"""What a column of completions without a preference may be called; the first one counts."""
 
 
 def open_dataset(name: str) -> Dataset:
@@ -77,7 +82,7 @@ def open_dataset(name: str) -> Dataset:
 
 
 def _preferences(name: str, source: Source) -> Dataset:
-    """Preference data whose rows have one form, and are told of a known set that they fit."""
+    """Preference data whose rows have one form, and are told what else they could be."""
     rows = PreferenceRows()
 
     def parse(row: object, number: int, split: str | None) -> Group:
@@ -91,9 +96,19 @@ def _preferences(name: str, source: Source) -> Dataset:
                     continue
                 hint = f"its columns are those of {benchmark.title}: pass --dataset {known}=FILE"
                 raise ValueError(f"{error}; {hint}") from error
+            if _only_to_score(row):
+                hint = "completions without a preference are scored by best-of-n --candidates"
+                raise ValueError(f"{error}; {hint}") from error
             raise
 
     return Dataset(name, (source,), replace(PREFERENCES, parse=parse))
+
+
+def _only_to_score(row: object) -> bool:
+    """Whether a row has completions, in columns that `best-of-n` reads, and no preference."""
+    if not isinstance(row, Mapping) or row.keys() & {"chosen", "rejected"}:
+        return False
+    return bool(row.keys() & {"messages", *CANDIDATES_COLUMNS})
 
 
 def _hub_copy(benchmark: Benchmark) -> tuple[Source, ...]:

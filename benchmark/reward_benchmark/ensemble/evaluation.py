@@ -34,6 +34,7 @@ def ensemble(
     runs: Sequence[SavedRun],
     mode: Mode,
     *,
+    raw: bool,
     sweep: bool,
     out: Path,
     command: str,
@@ -42,6 +43,7 @@ def ensemble(
     """Combine runs, and write the result as a run that every other command can read.
 
     Args:
+        raw: whether the scores are combined as they are, not as z-scores.
         sweep: whether to measure every combination of at least two members in every mode too.
         command: how the user asked for it, for the record.
         console: shows meanwhile what is going on.
@@ -55,7 +57,7 @@ def ensemble(
             f"name at most {MAX_SWEEP_MEMBERS}"
         )
     with console.status(f"Reading {len(runs)} runs"):
-        whole = assemble(runs)
+        whole = assemble(runs, raw=raw)
     benchmark = runs[0].benchmark
     identity = {
         "command": "ensemble",
@@ -63,6 +65,8 @@ def ensemble(
         "dataset_sha256": runs[0].dataset_sha256,
         **part_of(runs[0]),
         "mode": mode,
+        # Only where it is: ensembles of z-scores stay what earlier versions wrote.
+        **({"raw": True} if raw else {}),
         "members": [{"model": each.run.model, "sha256": each.sha256} for each in whole.members],
     }
     journal = Journal(out / SCORES_FILE, outcome_from_line, noun=benchmark.noun)
@@ -74,7 +78,7 @@ def ensemble(
         provenance = Provenance(
             dataset=_dataset(runs[0]),
             identity=identity,
-            model=f"{mode} of {', '.join(member.name for member in whole.members)}",
+            model=f"{whole.name(mode)} of {', '.join(member.name for member in whole.members)}",
             model_type=ENSEMBLE,
             info=None,
             command=command,
@@ -120,7 +124,7 @@ def _sweep(whole: Ensemble, console: Console) -> list[dict[str, Any]]:
             rows.append(
                 {
                     "members": [whole.members[i].name for i in places],
-                    "mode": mode,
+                    "mode": whole.name(mode),
                     **estimate_document(metrics.overall),
                     "sections": {name: each.value for name, each in metrics.sections.items()},
                     "errors": metrics.total.errors,

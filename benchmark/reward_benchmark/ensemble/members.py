@@ -1,6 +1,7 @@
-"""The members of an ensemble: their z-scores for every completion, and what becomes of them."""
+"""The members of an ensemble: their scores for every completion, and what becomes of them."""
 
 import hashlib
+import sys
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -31,8 +32,9 @@ class Member:
     mean: float
     """Of all its scores."""
     standard_deviation: float
-    z_scores: Floats
-    """Of every completion of every group, NaN where there is no score."""
+    scores: Floats
+    """What it adds for every completion of every group, NaN where it has no score: z-scores, or in
+    a raw ensemble its own."""
     present: Flags
     """Whether there are scores, by group."""
     failures: Mapping[Key, Failure]
@@ -48,6 +50,12 @@ class Ensemble:
     """All about each group but its scores."""
     starts: NDArray[np.int64]
     """Where each group's completions start among all, and where the last one's end."""
+    raw: bool
+    """Whether the scores are combined as they are."""
+
+    def name(self, mode: Mode) -> str:
+        """What a mode is called in it."""
+        return f"raw {mode}" if self.raw else mode
 
     def outcomes(self, mode: Mode, places: Sequence[int] | None = None) -> Iterator[Outcome]:
         """What becomes of every group.
@@ -56,7 +64,7 @@ class Ensemble:
             places: of the members that take part; `None` means all.
         """
         members = self.members if places is None else [self.members[i] for i in places]
-        scores = combined(np.array([member.z_scores for member in members]), mode)
+        scores = combined(np.array([member.scores for member in members]), mode)
         complete = np.all([member.present for member in members], axis=0)
         for i, group in enumerate(self.groups):
             if complete[i]:
@@ -67,26 +75,36 @@ class Ensemble:
                 yield replace(group, error=_failure(group.key, lacking))
 
 
-def combined(z_scores: Floats, mode: Mode) -> Floats:
-    """One score for each completion.
+def combined(scores: Floats, mode: Mode) -> Floats:
+    """One score for each completion, at most the largest float.
 
     Args:
-        z_scores: a row for each member, a column for each completion; NaN makes the score NaN.
+        scores: a row for each member, a column for each completion; NaN makes the score NaN.
     """
     # In order of size: the order of the members must not decide, by rounding, what is a tie.
-    ordered = np.sort(z_scores, axis=0)
+    ordered = np.sort(scores, axis=0)
     if mode == "worst":
         worst: Floats = np.min(ordered, axis=0)
         return worst
-    mean: Floats = np.mean(ordered, axis=0)
-    return mean if mode == "mean" else mean - np.std(ordered, axis=0)
+    # A power of two for each completion, which is exact: one for all would lose the tiny ones.
+    exponents = np.frexp(np.abs(ordered).max(axis=0))[1]
+    ordered = np.ldexp(ordered, -exponents)
+    total: Floats = np.mean(ordered, axis=0)
+    if mode == "uncertainty":
+        total = total - np.std(ordered, axis=0)
+    with np.errstate(over="ignore"):
+        return np.clip(np.ldexp(total, exponents), -sys.float_info.max, sys.float_info.max)
 
 
-def assemble(runs: Sequence[SavedRun]) -> Ensemble:
+def assemble(runs: Sequence[SavedRun], *, raw: bool = False) -> Ensemble:
     """The ensemble of some runs.
 
+    Args:
+        raw: whether their scores are combined as they are, not as z-scores.
+
     Raises:
-        BenchmarkError: they cannot make one: too few, of different data, or without variation.
+        BenchmarkError: they cannot make one: too few, of different data, without scores, or without
+            variation to standardise.
     """
     _check(runs)
     numbered = frozenset[str]().union(*(run.numbered for run in runs))
@@ -95,9 +113,10 @@ def assemble(runs: Sequence[SavedRun]) -> Ensemble:
     starts = np.concatenate([[0], np.cumsum(sizes)])
     names = _names(runs)
     members = [
-        _member(name, run, numbered, index, starts) for name, run in zip(names, runs, strict=True)
+        _member(name, run, numbered, index, starts, raw=raw)
+        for name, run in zip(names, runs, strict=True)
     ]
-    return Ensemble(members, groups, starts)
+    return Ensemble(members, groups, starts, raw)
 
 
 def _check(runs: Sequence[SavedRun]) -> None:
@@ -179,6 +198,8 @@ def _member(
     numbered: Collection[str],
     index: Mapping[Key, int],
     starts: NDArray[np.int64],
+    *,
+    raw: bool,
 ) -> Member:
     digest = hashlib.sha256()
     scores = np.full(starts[-1], np.nan)
@@ -193,23 +214,27 @@ def _member(
         elif outcome.error is not None:
             failures[outcome.key] = outcome.error
     known = scores[~np.isnan(scores)]
+    if not len(known):
+        raise BenchmarkError(f"{name} has no scores in {run.path}: leave it out")
     # Told by the values: rounding gives equal ones a standard deviation of their own.
-    if not len(known) or known.min() == known.max():
-        what = f"gives every completion the score {known[0]}" if len(known) else "has no scores"
+    is_constant = known.min() == known.max()
+    if is_constant and not raw:
         raise BenchmarkError(
-            f"{name} {what} in {run.path}, which leaves nothing to standardise: leave it out"
+            f"{name} gives every completion the score {known[0]} in {run.path}, which leaves "
+            "nothing to standardise: leave it out, or combine the scores as they are with --raw"
         )
     # By a power of two, which is exact: sums of huge scores would overflow, of tiny ones vanish.
     exponent = int(np.frexp(np.abs(known).max())[1])
     scaled = np.ldexp(known, -exponent)
-    mean, deviation = scaled.mean(), scaled.std()
+    mean = np.clip(scaled.mean(), scaled.min(), scaled.max())  # from which rounding may lead out
+    deviation = 0.0 if is_constant else scaled.std()
     return Member(
         name=name,
         run=run,
         sha256=digest.hexdigest(),
         mean=float(np.ldexp(mean, exponent)),
         standard_deviation=float(np.ldexp(deviation, exponent)),
-        z_scores=(np.ldexp(scores, -exponent) - mean) / deviation,
+        scores=scores if raw else (np.ldexp(scores, -exponent) - mean) / deviation,
         present=present,
         failures=failures,
     )

@@ -43,8 +43,8 @@ def lengths_section(reported: ReportedSet) -> Section:
             for run in reported.shown
             if run in known
         },
-        title=f"Wins by length in {reported.title}",
-        value_label=f"{noun}s won, %",
+        title=f"Accuracy by length in {reported.title}",
+        value_label="accuracy, %",
         note="lines: 95 % intervals",
         counts=[one.count for one in _classes(known[0])],
         baselines={
@@ -63,7 +63,7 @@ def lengths_section(reported: ReportedSet) -> Section:
             "of the margin with the difference in length, and of all scores with all lengths; a "
             "score that only counts characters has 1."
         ),
-        figure(drawing, "Wins where the chosen completion is longer, as long, or shorter."),
+        figure(drawing, "Accuracy where the chosen completion is longer, as long, or shorter."),
         *only_some(reported),
         _lengths_table(known, noun),
     ]
@@ -86,7 +86,7 @@ def _classes(run: ReportedRun) -> list[LengthAccuracy]:
 
 def _lengths_table(runs: Sequence[ReportedRun], noun: str) -> Table:
     return Table(
-        f"{noun.capitalize()}s won in per cent by which completion is longer, with 95 % intervals; "
+        f"Accuracy in per cent of {noun}s by which completion is longer, with 95 % intervals; "
         "correlations with length",
         [
             Column("model", numeric=False),
