@@ -52,7 +52,7 @@ OTHER_SHAPE = Reply(200, '{"generated_text": "the protocol of another route"}')
 NO_CHOICES = Reply(200, '{"choices": [], "usage": null}')
 SLOW = Reply(200, "{}", seconds=60)
 """Slower than any deadline that a test sets; the end of the server ends it."""
-TRICKLING = Reply(200, "{" + " " * 60, seconds_a_byte=0.02)
+TRICKLING = Reply(200, "{" + " " * 60, seconds_a_byte=0.05)
 """Never silent for long, but slower than that deadline as a whole."""
 
 

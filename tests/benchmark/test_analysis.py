@@ -580,6 +580,20 @@ def test_runs_are_compared_on_the_groups_that_both_have_scores_of():
     assert found["a", "a"].agreement == 1
 
 
+def test_runs_agree_where_groups_earn_the_same():
+    one = Outcome("chat", 1, 3, scores=(3.0, 3.0, 1.0, 0.0, 2.0, 0.0))
+    other = Outcome("chat", 1, 3, scores=(0.0, 0.0, 0.0, 1.0, 1.0, 1.0))
+    alike = Outcome("chat", 2, 3, scores=(1.0,) * 3 + (0.0,) * 3)
+    runs = [
+        run_scores(name, [first, alike], RM_BENCH) for name, first in (("a", one), ("b", other))
+    ]
+
+    found = {(pair.first, pair.second): pair for pair in agreements(runs)}
+
+    # Neither wins the first prompt as a whole, but one earns 8 of 9 comparisons, the other none.
+    assert found["a", "b"].agreement == 0.5
+
+
 def test_runs_without_a_common_group_are_refused():
     runs = [
         run_scores("a", random_outcomes(4, seed=1), PREFERENCES),

@@ -9,7 +9,13 @@ import numpy as np
 import pytest
 
 from reward_benchmark.datasets import PREFERENCES
-from reward_benchmark.distributions import Distributions, Samples, distributions, spread
+from reward_benchmark.distributions import (
+    Distributions,
+    Samples,
+    distributions,
+    not_log_odds,
+    spread,
+)
 from reward_benchmark.outcome import Failure, Outcome
 from reward_benchmark.statistics import Observations, length_report, margin_report
 
@@ -54,6 +60,13 @@ def test_spreads_are_those_of_each_side(seed: int):
         assert side.standard_deviation == pytest.approx(statistics.pstdev(numbers))
         quartiles = (side.lower_quartile, side.median, side.upper_quartile)
         assert quartiles == pytest.approx((low, middle, high))
+
+
+def test_what_margins_of_ensembles_are_depends_on_whether_scores_were_standardised():
+    assert "z-scores" in str(not_log_odds({"members": []}))
+    raw = {"members": [], "provenance": {"run": {"raw": True}}}
+    assert "raw scores" in str(not_log_odds(raw))
+    assert not_log_odds({}) is None
 
 
 def test_margins_and_lengths_are_those_of_the_statistics():

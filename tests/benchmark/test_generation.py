@@ -269,7 +269,7 @@ def test_failures_are_counted_kept_and_tried_again(
     }
     for question, (reply, _) in kinds.items():
         fake.never_answer(question, reply)
-    result = generate(prompts, "--n", "2", "--concurrency", "5", "--timeout", "0.6")
+    result = generate(prompts, "--n", "2", "--concurrency", "5", "--timeout", "2")
     assert "failed (the same command tries again)" in result.stdout
     assert results(out)["failures"] == {
         "count": 12,
@@ -284,7 +284,7 @@ def test_failures_are_counted_kept_and_tried_again(
     for question in list(kinds)[:3]:
         fake.obey(question)
     fake.asked.clear()
-    generate(prompts, "--n", "2", "--timeout", "0.6")
+    generate(prompts, "--n", "2", "--timeout", "2")
     assert results(out)["failures"]["count"] == 6
     assert not fake.asked.keys() & {f"question {i}" for i in (0, 3, 5, 8)}
     for question in kinds:
@@ -313,7 +313,7 @@ def test_failures_that_pass_leave_no_trace(
     generate(prompts, "--n", "2", into=undisturbed)
     for number, reply in enumerate((TOO_MANY, BROKEN, TRUNCATED, HTML, SLOW)):
         fake.misbehave(f"question {number}", reply)
-    generate(prompts, "--n", "2", "--concurrency", "7", "--timeout", "0.6")
+    generate(prompts, "--n", "2", "--concurrency", "7", "--timeout", "2")
     assert files(out) == files(undisturbed)
 
 

@@ -83,6 +83,7 @@ def judged(serve: Callable[[FakeLLM], str]) -> Callable[..., Scores | Failure]:
         cache: Path | None = None,
         temperature: float = 0.0,
         attempts: int = 3,
+        timeout_seconds: float = 60.0,
         **options: Any,
     ) -> Scores | Failure:
         llms = [llms] if isinstance(llms, FakeLLM) else llms
@@ -91,7 +92,9 @@ def judged(serve: Callable[[FakeLLM], str]) -> Callable[..., Scores | Failure]:
             async with AsyncExitStack() as clients:
                 judges = []
                 for number, llm in enumerate(llms):
-                    client = ChatClient(serve(llm), model=llm.model, timeout_seconds=0.3)
+                    client = ChatClient(
+                        serve(llm), model=llm.model, timeout_seconds=timeout_seconds
+                    )
                     judges.append(
                         Judge(
                             name=f"judge {number}",
@@ -340,7 +343,8 @@ def test_what_passes_is_waited_for(judged: Judged):
         llm.requests.clear()
         for question in questions:
             llm.misbehave(question, trouble)
-        assert scores_of(judged(llm, FOUR)) == (2, 0, 0, 0)
+        answer = judged(llm, FOUR, timeout_seconds=2.0 if trouble is SLOW else 60.0)
+        assert scores_of(answer) == (2, 0, 0, 0)
         assert len(llm.requests) == 4
 
 

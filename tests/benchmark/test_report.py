@@ -176,7 +176,16 @@ def test_what_prompts_earn_in_their_set_is_what_all_of_the_page_counts(name: str
     assert sum(one["count"] for one in classes) == len(lines)
     assert sum(counted) == pytest.approx(sum(credits))
 
-    page = Page(render(report_on([run], Options()), ".html"))
+    html = render(report_on([run], Options()), ".html")
+    page = Page(html)
+    header, row = page.table("Accuracy in per cent of prompts by which completion is longer")
+    by_length = dict(zip(header, row, strict=True))
+    similar = lengths["similar"]
+    assert by_length["about as long"] == shown(similar["accuracy"], similar["ci95"])
+    parts = {f"{credit:.2f} won" for credit in credits if 0 < credit < 1}
+    verdicts = re.findall(r"<td[^>]*>\s*(\d\.\d\d won)\s*</td>", html)
+    assert set(verdicts) <= parts
+    assert verdicts or name == "rewardbench-2"  # where what earns a part is no mistake
     header, row = page.table("What became of the prompts")
     numbers = dict(zip(header, (cell.split(" ")[0] for cell in row), strict=True))
     failed = sum("error" in line for line in lines)
