@@ -296,7 +296,7 @@ def test_wins_ties_and_losses_never_share_a_bar():
             assert right <= 1e-9 if kind == "loss" else left >= -1e-9
     assert heights == pytest.approx({"loss": 200 / 7, "tie": 200 / 7, "win": 300 / 7})
     texts = texts_of(plots.to_svg(figure))
-    assert "42.9 % wins, 28.6 % ties, 28.6 % losses" in texts
+    assert "42.9 % above 0, 28.6 % at 0, 28.6 % below 0" in texts
     assert "n = 7" in texts
 
 

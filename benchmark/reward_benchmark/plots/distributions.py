@@ -37,9 +37,9 @@ LEAST_VALUES = 5
 FEW_VALUES = 12
 """Up to so many values are shown one by one."""
 
-WIN = SeriesStyle(CHOSEN.colour, "", "o", "-")
-TIE = SeriesStyle(GREY, "xxxx", "s", "--")
-LOSS = SeriesStyle(VERMILLION, "////", "^", "-.")
+ABOVE = SeriesStyle(CHOSEN.colour, "", "o", "-")
+ZERO = SeriesStyle(GREY, "xxxx", "s", "--")
+BELOW = SeriesStyle(VERMILLION, "////", "^", "-.")
 
 _Values = NDArray[numpy.float64]
 
@@ -92,13 +92,13 @@ def margin_histograms(
     panels: Mapping[str, Sequence[float]],
     *,
     title: str,
-    margin_label: str = "margin (score of chosen - score of rejected)",
+    margin_label: str = "margin (lowest chosen score - highest rejected score)",
     note: str | None = None,
 ) -> Figure:
     """How far chosen completions score above rejected ones, a panel per model.
 
     Args:
-        panels: name → margins; above 0 is a win, 0 a tie, below 0 a loss.
+        panels: name → margins; above 0, every chosen completion is ahead of the others.
     """
     figure, grid = _panels(list(panels), title=title, note=note)
     for axes, values in zip(grid, panels.values(), strict=True):
@@ -110,20 +110,21 @@ def margin_histograms(
                 list(_edges(margins, through_zero=True)),
                 weights=[numpy.full(part.size, 100 / margins.size) for part in split],
                 stacked=True,
-                color=[style.colour for style in (LOSS, TIE, WIN)],
-                hatch=[style.hatch for style in (LOSS, TIE, WIN)],
+                color=[style.colour for style in (BELOW, ZERO, ABOVE)],
+                hatch=[style.hatch for style in (BELOW, ZERO, ABOVE)],
                 edgecolor="white",
                 linewidth=0.3,
             )
-            losses, ties, wins = (100 * part.size / margins.size for part in split)
-            shares = f"\n{wins:.1f} % wins, {ties:.1f} % ties, {losses:.1f} % losses"
+            below, zero, above = (100 * part.size / margins.size for part in split)
+            shares = f"\n{above:.1f} % above 0, {zero:.1f} % at 0, {below:.1f} % below 0"
         else:
             shares = ""
         axes.axvline(0, color="black", linewidth=0.9)
         _count(axes, f"n = {margins.size:,}{shares}")
         axes.set_xlabel(literal(margin_label))
         axes.set_ylabel("share, %")
-    add_legend(figure, [swatch(style) for style in (WIN, TIE, LOSS)], ["win", "tie", "loss"])
+    styles = [swatch(style) for style in (ABOVE, ZERO, BELOW)]
+    add_legend(figure, styles, ["above 0", "0", "below 0"])
     return figure
 
 

@@ -123,7 +123,7 @@ def margins_section(reported: ReportedSet) -> Section:
                     title=f"Margins in {reported.title}",
                     note=note,
                 ),
-                "Histograms of the margins: to the right of zero a win, to the left a loss.",
+                "Histograms of the margins: right of zero, all chosen completions are ahead.",
             ),
             figure(
                 partial(
