@@ -92,6 +92,67 @@ def test_models_stand_side_by_side(start_service, service_url, debug_folder, tmp
     assert lines[len(first["scores"]) - 1].endswith(r"| Substring: I love it\nvery much")
 
 
+def test_models_asked_at_different_times_stand_side_by_side(
+    start_service, service_url, debug_folder, tmp_path
+):
+    other = start_service(model_id=str(debug_folder))
+    options = ("--text", "I love it", "--json")
+    at_once = per_token("--url", other, "--url", service_url, *options)
+    assert per_token("--url", service_url, "--out", tmp_path / "first", *options).exit_code == 0
+    saved = tmp_path / "first" / "per-token.json"
+
+    later = per_token("--url", other, "--beside", saved, "--out", tmp_path / "both", *options)
+
+    assert later.exit_code == 0, later.output
+    found = json.loads(later.stdout.splitlines()[-1])
+    del found["files"]
+    assert found == {
+        key: value
+        for key, value in json.loads(at_once.stdout.splitlines()[-1]).items()
+        if key != "files"
+    }
+    assert len(list((tmp_path / "both").glob("*.png"))) == 2
+    # What was drawn together can be drawn together again.
+    again = tmp_path / "both" / "per-token.json"
+    assert (
+        len(json.loads(per_token("--beside", again, "--url", other, *options).stdout)["models"])
+        == 3
+    )
+
+
+@pytest.mark.parametrize(
+    ("change", "complaint"),
+    [
+        ({"text": "I hate it"}, "is about another text"),
+        ({"prompt": "Say it."}, "is about another prompt"),
+        ({"models": [{}]}, "is no per-token.json (models.0.model: Field required)"),
+        ({"models": 3}, "is no per-token.json (models: Input should be a valid list)"),
+        (None, "is no per-token.json: "),
+    ],
+)
+def test_what_is_no_earlier_result_on_this_text_is_refused(tmp_path, change, complaint):
+    saved = tmp_path / "per-token.json"
+    content = {"text": "I love it", "prompt": None, "models": []}
+    saved.write_text("[" if change is None else json.dumps({**content, **change}))
+
+    result = per_token("--text", "I love it", "--beside", saved)
+
+    assert result.exit_code == 2
+    assert complaint in " ".join(result.stderr.split())
+
+
+def test_an_earlier_result_with_lists_of_unequal_lengths_is_refused(tmp_path):
+    saved = tmp_path / "per-token.json"
+    whole = {"model": "m", "url": "http://a", "mode": "prefix", "tokens": ["a"]}
+    whole |= {"substrings": ["a"], "scores": [1.0], "word_scores": [1.0]}
+    for name in ("tokens", "substrings", "scores", "word_scores"):
+        damaged = {**whole, name: whole[name] * 2}
+        saved.write_text(json.dumps({"text": "a", "prompt": None, "models": [damaged]}))
+        result = per_token("--text", "a", "--beside", saved)
+        assert result.exit_code == 2
+        assert "m has lists of unequal lengths" in " ".join(result.stderr.split())
+
+
 def test_a_model_without_scores_at_tokens_scores_every_prefix(start_service, debug_dpo_folder):
     policy, reference = debug_dpo_folder / "policy", debug_dpo_folder / "reference"
     url = start_service(model_id=str(policy), ref_model_id=str(reference))

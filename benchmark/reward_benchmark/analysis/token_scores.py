@@ -6,10 +6,14 @@ of a text in one request, in which a decoder computes what they share once.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
+from pydantic import BaseModel, FiniteFloat, ValidationError
+
 from reward_benchmark.analysis.words import Span, substrings, token_spans, word_scores
-from reward_benchmark.errors import ServiceError
+from reward_benchmark.errors import BenchmarkError, ServiceError
+from reward_benchmark.json_text import decoded
 from reward_client import NotSupportedError, RewardClient
 from reward_client.schema import (
     PromptInput,
@@ -35,9 +39,9 @@ class ScoredTokens:
     """As the vocabulary spells them."""
     substrings: list[str]
     """The text up to the end of each token."""
-    scores: list[float]
+    scores: list[FiniteFloat]
     """Of those substrings: raw model output."""
-    word_scores: list[float | None]
+    word_scores: list[FiniteFloat | None]
     """Of each word the mean score of its tokens, aligned with the text's words."""
 
 
@@ -83,6 +87,48 @@ def score_tokens(
         scores=scores,
         word_scores=word_scores(words, spans, scores),
     )
+
+
+class _Saved(BaseModel):
+    """What is read of a file that `analyze per-token` has written."""
+
+    text: str
+    prompt: str | None
+    models: list[ScoredTokens]
+
+
+def read_saved(
+    path: Path, text: str, words: Sequence[Span], *, prompt: str | None
+) -> list[ScoredTokens]:
+    """What models said of a text earlier, each while its service ran.
+
+    Args:
+        path: a file that `analyze per-token` has written.
+        text: what it must be about.
+        words: where the text's words are.
+        prompt: what it must stand behind.
+
+    Raises:
+        BenchmarkError: the file holds something else, or is about another text.
+    """
+    try:
+        saved = _Saved.model_validate(decoded(path.read_bytes(), finite=True))
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        raise BenchmarkError(f"{path} is no per-token.json ({where}: {first['msg']})") from error
+    except (OSError, ValueError) as error:
+        raise BenchmarkError(f"{path} is no per-token.json: {error}") from error
+    if (saved.text, saved.prompt) != (text, prompt):
+        what = "text" if saved.text != text else "prompt"
+        raise BenchmarkError(
+            f"{path} is about another {what}: what stands side by side must be of one"
+        )
+    for one in saved.models:
+        aligned = len(one.tokens) == len(one.substrings) == len(one.scores)
+        if not aligned or len(one.word_scores) != len(words):
+            raise BenchmarkError(f"{path} is damaged: {one.model} has lists of unequal lengths")
+    return saved.models
 
 
 @dataclass(frozen=True, slots=True)

@@ -60,6 +60,16 @@ def per_token(
             "template's ending. A model that cannot scores every prefix.",
         ),
     ] = False,
+    beside: Annotated[
+        list[Path] | None,
+        typer.Option(
+            exists=True,
+            dir_okay=False,
+            metavar="FILE",
+            help="Show the models of an earlier per-token.json on the same text too; may be "
+            "repeated.",
+        ),
+    ] = None,
     wait: Wait = 60.0,
     out: OutFolder = None,
     picture: PictureForm = "png",
@@ -71,6 +81,7 @@ def per_token(
     Every prefix of the text is scored; a word has the mean score of its tokens. Pictures: a heat
     map and lines, models side by side.
     """
+    from reward_benchmark.analysis.token_scores import read_saved
     from reward_benchmark.analysis.words import word_spans
     from reward_benchmark.progress import WorkProgress
 
@@ -79,6 +90,11 @@ def per_token(
             raise BenchmarkError("one --url is named twice: name different services")
         whole = _text(text=text, prompt=prompt, completion=completion, file=file)
         spans = word_spans(whole)
+        saved = [
+            (one, path)
+            for path in beside or ()
+            for one in read_saved(path, whole, spans, prompt=prompt)
+        ]
         console = Console(stderr=True)
         found: list[ScoredTokens] = []
         with WorkProgress(console, total=len(url), done=0, noun="model") as progress:
@@ -91,7 +107,11 @@ def per_token(
                 progress.advance(failed=False)
         if one_pass:
             _say_what_had_none(found, console)
-        names = distinct([one.model for one in found], [one.url for one in found])
+        places = [one.url for one in found] + [f"{one.url} in {path}" for one, path in saved]
+        found += [one for one, _ in saved]
+        names = distinct([one.model for one in found], places)
+        if len(set(names)) < len(names):
+            raise BenchmarkError("one --beside is named twice: name different files")
         words = [whole[start:end] for start, end in spans]
         document: dict[str, Any] = {
             "text": whole,
