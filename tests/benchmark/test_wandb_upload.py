@@ -131,6 +131,18 @@ def test_a_dpo_runs_reference_is_named(
     assert summary["rewardbench/chat_template"] == "tulu"
 
 
+def test_the_accuracy_is_what_prompts_earn(
+    export: Callable[..., Result], run: Path, weights_and_biases: FakeWandb
+):
+    document = json.loads((run / "results.json").read_text())
+    # As RewardBench 2 and RM-Bench have parts of a point.
+    document["counts"]["credit"] = 6.875
+    (run / "results.json").write_text(json.dumps(document))
+    weights_and_biases.runs[RUN] = FakeRun()
+    assert export().exit_code == 0
+    assert weights_and_biases.runs[RUN].summary["rewardbench/accuracy"] == 0.625
+
+
 @pytest.mark.parametrize(
     "path", ["abc123", "training/abc123", "me//abc123", "me/../abc123", "me/a\nb/abc123"]
 )
