@@ -345,7 +345,9 @@ def test_a_lost_endpoint_ends_the_run_with_what_is_kept(
     fake.requests.clear()
     generate(prompts, "--n", "3", "--concurrency", "4")
     assert files(out) == files(undisturbed)
-    assert len(fake.requests) == 30 - len(kept)
+    # One that was on its way when the run ended may arrive now, and is asked for again.
+    asked = {(r["messages"][-1]["content"], r["seed"]) for r in fake.requests}
+    assert len([one for one in asked if one[0].startswith("question")]) == 30 - len(kept)
     fake.down = True  # a complete work asks for nothing
     generate(prompts, "--n", "3")
     assert files(out) == files(undisturbed)
