@@ -30,6 +30,7 @@ from huggingface_hub import AsyncInferenceClient, ChatCompletionOutput
 from pydantic import BaseModel, Field, ValidationError
 
 from reward_benchmark.errors import BenchmarkError, ServiceError
+from reward_benchmark.json_text import first_reason
 from reward_benchmark.outcome import Failure
 from reward_client.address import shown_address
 from reward_client.calls import MAX_RETRY_AFTER_SECONDS
@@ -423,10 +424,8 @@ def _read(completion: ChatCompletionOutput) -> tuple[_Choice, Any]:
     try:
         read = _Completion.model_validate(dict(completion))
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        place = ".".join(map(str, first["loc"]))
         raise _AttemptError(
-            "malformed_answer", f"the answer is not a chat completion ({place}: {first['msg']})"
+            "malformed_answer", f"the answer is not a chat completion ({first_reason(error)})"
         ) from error
     return read.choices[0], read.usage
 

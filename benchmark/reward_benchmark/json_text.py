@@ -3,6 +3,8 @@
 import json
 from typing import Any
 
+from pydantic import ValidationError
+
 
 def decoded(text: bytes | str, *, finite: bool = False) -> Any:
     """The value that a text in JSON is.
@@ -19,6 +21,12 @@ def decoded(text: bytes | str, *, finite: bool = False) -> Any:
         raise ValueError(f"it is not text in UTF-8 ({error}): save it as that") from error
     except RecursionError as error:
         raise ValueError("it is nested too deeply") from error
+
+
+def first_reason(error: ValidationError) -> str:
+    """Where something is wrong first, and what, in a line."""
+    first = error.errors()[0]
+    return ": ".join(filter(None, [".".join(map(str, first["loc"])), first["msg"]]))
 
 
 def _refuse(constant: str) -> None:

@@ -15,7 +15,7 @@ from pydantic_core import PydanticCustomError
 
 from reward_benchmark.datasets import BENCHMARKS, PREFERENCES
 from reward_benchmark.errors import RunDirectoryError
-from reward_benchmark.json_text import decoded
+from reward_benchmark.json_text import decoded, first_reason
 from reward_benchmark.run_directory import RESULTS_FILE
 
 PREFERENCE_SETS = {**BENCHMARKS, PREFERENCES.name: PREFERENCES}
@@ -130,9 +130,3 @@ def read_results(path: Path, form: type[R], *, of: str) -> tuple[dict[str, Any],
             f"{file} does not hold the numbers of {of} ({reason}): the command that began the run "
             "writes it anew"
         ) from error
-
-
-def first_reason(error: ValidationError) -> str:
-    """Where something is wrong first, and what, in a line."""
-    first = error.errors()[0]
-    return ": ".join(filter(None, [".".join(map(str, first["loc"])), first["msg"]]))

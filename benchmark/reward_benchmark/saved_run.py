@@ -18,13 +18,9 @@ from reward_benchmark.datasets import (
 from reward_benchmark.errors import DatasetError, RunDirectoryError
 from reward_benchmark.group import Group
 from reward_benchmark.journal import Journal
+from reward_benchmark.json_text import first_reason
 from reward_benchmark.outcome import Outcome, outcome_from_line
-from reward_benchmark.results_file import (
-    PREFERENCE_SETS,
-    PreferenceResults,
-    first_reason,
-    read_results,
-)
+from reward_benchmark.results_file import PREFERENCE_SETS, PreferenceResults, read_results
 from reward_benchmark.rewardbench_files import read_scores
 from reward_benchmark.run_directory import IDENTITY_FILE, RESULTS_FILE, SCORES_FILE, read_identity
 

@@ -87,7 +87,7 @@ def run_scores(
             yield outcome
 
     with_preference = collected()
-    for first in with_preference:
+    if (first := next(with_preference, None)) is not None:
         metrics = measure(chain([first], with_preference), benchmark)
         run.accuracies = {name: one.estimate for name, one in metrics.subsets.items()}
         run.counts = {name: one.tally.count for name, one in metrics.subsets.items()}

@@ -13,7 +13,7 @@ from pydantic import BaseModel, FiniteFloat, ValidationError
 
 from reward_benchmark.analysis.words import Span, substrings, token_spans, word_scores
 from reward_benchmark.errors import BenchmarkError, ServiceError
-from reward_benchmark.json_text import decoded
+from reward_benchmark.json_text import decoded, first_reason
 from reward_client import NotSupportedError, RewardClient
 from reward_client.schema import (
     PromptInput,
@@ -114,9 +114,7 @@ def read_saved(
     try:
         saved = _Saved.model_validate(decoded(path.read_bytes(), finite=True))
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"]))
-        raise BenchmarkError(f"{path} is no per-token.json ({where}: {first['msg']})") from error
+        raise BenchmarkError(f"{path} is no per-token.json ({first_reason(error)})") from error
     except (OSError, ValueError) as error:
         raise BenchmarkError(f"{path} is no per-token.json: {error}") from error
     if (saved.text, saved.prompt) != (text, prompt):

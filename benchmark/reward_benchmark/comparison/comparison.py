@@ -3,6 +3,7 @@
 from collections import defaultdict
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from reward_benchmark.comparison.difference import (
@@ -15,7 +16,6 @@ from reward_benchmark.comparison.flips import Flip
 from reward_benchmark.comparison.matching import ComparisonError, Matching
 from reward_benchmark.comparison.tally import Tally
 from reward_benchmark.datasets import PREFERENCES, Benchmark
-from reward_benchmark.datasets.benchmark import strict_win
 from reward_benchmark.saved_run import SavedRun, require_same_data
 from reward_benchmark.statistics import Estimate, Interval, shares_of
 from reward_benchmark.text_table import interval
@@ -86,15 +86,15 @@ def compare(first: SavedRun, second: SavedRun) -> Comparison:
     # As in `measure`: where there are sections, a subset of the same name is none.
     named = shares if benchmark.sections else {name: {name: 1.0} for name in credits}
     overall = _overall_shares(benchmark.overall or {}, named)
-    alike = difference({"": tally.wins}, {"": 1.0})
+    alike = partial(difference, {"": tally.together}, {"": 1.0})
     return Comparison(
         first=first,
         second=second,
         benchmark=benchmark,
-        overall=difference(credits, overall) if overall else alike,
+        overall=difference(credits, overall) if overall else alike(),
         sections=corrected(sections),
         subsets=corrected(subsets),
-        alike=alike if overall and benchmark.credits is strict_win else None,
+        alike=alike() if overall and not benchmark.has_partial_credit else None,
         flips=tuple(tally.flips),
         compared=tally.compared,
         only_first=matching.only_first,
@@ -169,7 +169,7 @@ def _common_benchmark(first: SavedRun, second: SavedRun) -> Benchmark:
         return first.benchmark
     # A file of pairs may be a copy of RewardBench, whose rules it then has.
     for run, other in ((first, second), (second, first)):
-        if other.benchmark is PREFERENCES and run.benchmark.credits is strict_win:
+        if other.benchmark is PREFERENCES and not run.benchmark.has_partial_credit:
             return run.benchmark
     raise ComparisonError(
         f"{first.path} is a run of {first.benchmark.title}, but {second.path} one of "

@@ -21,7 +21,8 @@ class Tally:
         self.compared = 0
         self.first_failed = 0
         self.second_failed = 0
-        self.wins: Credits = Counter()
+        self.together: Credits = Counter()
+        """Both runs' credits of whole groups, whatever their subset."""
         self.flips: list[Flip] = []
         self._benchmark = benchmark
         self._numbered = numbered
@@ -33,9 +34,9 @@ class Tally:
         self.compared += 1
         self.first_failed += one.error is not None
         self.second_failed += other.error is not None
-        self.wins[float(one.win), float(other.win)] += 1
         first, second = (list(self._benchmark.credits(outcome)) for outcome in (one, other))
         (_, credit), (_, other_credit) = first[0], second[0]
+        self.together[credit, other_credit] += 1
         if credit != other_credit:
             known = other if one.subset in self._numbered else one
             self.flips.append(Flip(known.key, one, other, credit, other_credit))

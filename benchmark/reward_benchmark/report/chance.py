@@ -63,12 +63,12 @@ def chance(outcomes: Iterable[Outcome], benchmark: Benchmark) -> Chance:
             whole.setdefault(outcome.subset, []).append(guessed)
     totals: Counter[str] = Counter()
     credits: dict[str, float] = {}
-    wins = 0.0
+    earned = 0.0
     for shape, times in shapes.items():
         guesses = [
             Outcome(shape.subset, 0, shape.num_chosen, scores=scores) for scores in shape.guesses()
         ]
-        wins += times * fmean(guess.win for guess in guesses)
+        earned += times * fmean(map(benchmark.worth, guesses))
         for subset, credit in _mean_credits(guesses, benchmark).items():
             totals[subset] += times
             credits[subset] = credits.get(subset, 0.0) + times * credit
@@ -81,7 +81,7 @@ def chance(outcomes: Iterable[Outcome], benchmark: Benchmark) -> Chance:
     if weights.keys() & named.keys():
         overall = weighted_mean(named, weights).value
     else:
-        overall = wins / shapes.total()
+        overall = earned / shapes.total()
     return Chance(subsets, {name: one.value for name, one in sections.items()}, overall)
 
 

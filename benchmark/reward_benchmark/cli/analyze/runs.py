@@ -294,10 +294,14 @@ def _check_one_set(
     """See that accuracies, which do not say what their rows were, are of one set."""
     from reward_benchmark.rewardbench_files import PublishedAccuracies
 
-    for path, one in zip(paths, opened, strict=True):
-        for other_path, other in zip(paths, opened, strict=True):
-            if isinstance(one, PublishedAccuracies) and other.benchmark is not one.benchmark:
-                raise BenchmarkError(
-                    f"{path} has accuracies on {one.benchmark.title}, but {other_path} is of "
-                    f"{other.benchmark.title}: name results on one set"
-                )
+    named = list(zip(paths, opened, strict=True))
+    published = next((one for one in named if isinstance(one[1], PublishedAccuracies)), None)
+    if published is None:
+        return
+    path, accuracies = published
+    for other_path, other in named:
+        if other.benchmark is not accuracies.benchmark:
+            raise BenchmarkError(
+                f"{path} has accuracies on {accuracies.benchmark.title}, but {other_path} is of "
+                f"{other.benchmark.title}: name results on one set"
+            )
